@@ -1,0 +1,25 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: demo test lint clean
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/ready
+	$(BIN)/python -m plq.main --config configs/digits_w1a2.py --workdir runs/digits_w1a2
+	$(BIN)/python -m plq.evaluate --model runs/digits_w1a2/model
+
+test: $(VENV)/ready lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs

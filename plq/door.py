@@ -1,0 +1,30 @@
+"""What all programs of plq share: how they read arguments, and how they end when something is wrong."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from plq.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message} (see --help)")
+
+
+def arguments(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser whose complaints are one line each."""
+    return _Parser(prog=f"python -m {program}", description=description)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program: status 0, or 2 after one line on stderr that says what was wrong."""
+    try:
+        main()
+    except UserError as error:
+        print(f"plq: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
