@@ -1,0 +1,81 @@
+"""DoReFa-Net quantizers of weights and gradients (Zhou et al., arXiv 1606.06160)."""
+
+import dataclasses
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from plq.quant.base import Scales, WeightQuantizer
+from plq.quant.binary import binarize, mean_magnitude
+from plq.quant.quantized import Quantized, quantized
+
+
+@dataclasses.dataclass(frozen=True)
+class DoReFa(WeightQuantizer):
+    """1 bit: sign(W) * E with E = mean |W| over the kernel. k bits, n = 2**k - 1:
+
+        t = tanh(W) / (2 max|tanh W|) + 1/2
+        codes = round(t * n)                  (half to even; W = 0 gives the code 2**(k-1))
+        value = 2 * codes / n - 1             (arXiv 1606.06160, eq. 9)
+
+    Gradient at 1 bit: identity, none through E (eq. 7). At k bits: that of 2 t - 1 as written, the
+    maximum included. An all-zero kernel has maximum 0, taken as 1.
+    """
+
+    legal_bits: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
+
+    def statistics(self, kernel: Array) -> Array:
+        """E (1 bit) or max|tanh W| (k bits), with the kernel's rank and one element."""
+        if self.bits == 1:
+            return mean_magnitude(kernel)
+        largest = jnp.max(jnp.abs(jnp.tanh(kernel)), keepdims=True)
+        return jnp.where(largest > 0, largest, 1.0)
+
+    def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
+        kernel = kernel.astype(jnp.float32)
+        statistics = self.statistics(kernel) if statistics is None else statistics
+        if self.bits == 1:
+            return binarize(kernel, statistics)
+        levels = 2**self.bits - 1
+        unit = jnp.clip(jnp.tanh(kernel) / (2 * statistics) + 0.5, 0, 1)
+        return quantized(jnp.round(unit * levels), np.float32(2 / levels), -levels / 2)
+
+    def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
+        return kernel if self.bits == 1 else jnp.tanh(kernel) / statistics
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def quantize_gradient(x: Array, key: Array, bits: int) -> Array:
+    """Identity forward; backward, the gradient of each example quantized to ``bits`` bits.
+
+    For a signal g of one example (axis 0), m = max|g| and n = 2**bits - 1:
+
+        r = g / (2 m) + 1/2 + u,   u ~ Uniform(-1/(2n), 1/(2n))
+        gradient = 2 m * (round(clip(r, 0, 1) * n) / n - 1/2)        (arXiv 1606.06160, eq. 12)
+
+    Args:
+        x: any shape, batch first. key: random key of this layer and step. bits: 1 to 31.
+    """
+    del key, bits
+    return x
+
+
+def _gradient_forward(x, key, bits):
+    return quantize_gradient(x, key, bits), key
+
+
+def _gradient_backward(bits, key, g):
+    levels = 2**bits - 1
+    largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)
+    largest = jnp.where(largest > 0, largest, 1.0)
+    noise = jax.random.uniform(key, g.shape, g.dtype, -0.5 / levels, 0.5 / levels)
+    unit = jnp.clip(g / largest * 0.5 + 0.5 + noise, 0, 1)
+    quantized_gradient = (jnp.round(unit * levels) / levels - 0.5) * 2 * largest
+    return quantized_gradient, np.zeros(key.shape, jax.dtypes.float0)
+
+
+quantize_gradient.defvjp(_gradient_forward, _gradient_backward)
