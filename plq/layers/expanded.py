@@ -1,0 +1,104 @@
+"""The expanded unit: a low-precision unit, a full-precision one beside it, and the factor f between them.
+
+Everything that leaves with the ancillary branch lives in two collections of its own, ``ancillary``
+(trained) and ``ancillary_stats`` (batch statistics): to remove the branch is to remove these two.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+from jax import Array
+
+from plq.layers.conv import QuantConv
+from plq.layers.unit import Unit
+
+MERGES = ("add", "subtract", "concat")
+
+
+@flax.struct.dataclass
+class Concat:
+    """Two halves of one tensor along its channels: ``low`` stays, ``ancillary`` leaves with the branch.
+
+    Kept apart because conv(concat(l, a), concat(W, V)) = conv(l, W) + conv(a, V): with a = 0 the first term
+    is the pure network's to the last bit. Functions of one channel at a time (dropout, reshape) are mapped
+    over both halves with ``jax.tree.map``.
+    """
+
+    low: Array
+    ancillary: Array
+
+
+class ConcatConv(QuantConv):
+    """A `QuantConv` that also takes a `Concat`: the kernel's extra input channels are ancillary.
+
+    They are quantized on the grid of the kept channels (their statistics and scales), so that
+    removing them does not move a single kept weight.
+    """
+
+    def product(self, x: Any) -> Array:
+        if not isinstance(x, Concat):
+            return super().product(x)
+        kernel, scales = self.kernel_and_scales(x.low.shape[-1])
+        extra = self.extra_kernel(x.ancillary.shape[-1])
+        statistics = self.weights.statistics(kernel)
+        low = self.contract(x.low, self.weights.fake_quantize(kernel, scales, statistics))
+        return low + self.contract(x.ancillary, self.weights.fake_quantize(extra, scales, statistics))
+
+    def extra_kernel(self, channels: int) -> Array:
+        shape = self.kernel_shape(channels)
+        init = lambda: self.kernel_init(self.make_rng("params"), shape, jnp.float32)
+        return self.variable("ancillary", "extra_kernel", init).value
+
+
+class InAncillary:
+    """Mixin: a Linen layer whose parameters and batch statistics live in the ancillary collections."""
+
+    def param(self, name, init, *args, **kwargs):
+        return self.variable("ancillary", name, lambda: init(self.make_rng("params"), *args, **kwargs)).value
+
+    def variable(self, collection, name, init=None, *args, **kwargs):
+        collection = "ancillary_stats" if collection == "batch_stats" else collection
+        return super().variable(collection, name, init, *args, **kwargs)
+
+
+class AncillaryConv(InAncillary, ConcatConv):
+    """The paper's FPconv."""
+
+
+class AncillaryNorm(InAncillary, nn.BatchNorm):
+    """Batch norm of the ancillary branch."""
+
+
+class ExpandedUnit(nn.Module):
+    """y = merge(low, f * ancillary), EXP-Net's expanded layer:
+
+        low       = Qa(pool(BN_low(conv(x, Qw(W)))))        `low`, a `Unit`
+        ancillary = pool(BN_anc(conv(x, A)))                full precision, no activation
+        merge     = add | subtract | concat
+
+    The kept variables have the names they have in the plain unit. ``factor`` is f, a scalar in [0, 1], traced
+    or not. At f = 0 the output is that of ``low`` bit for bit (concat: with zeros beside it) and the ancillary
+    parameters get a zero gradient. Output: an array like ``low``'s, or a `Concat` of two.
+    """
+
+    low: Unit
+    merge: str
+    factor: Array | float
+
+    def setup(self):
+        nn.share_scope(self, self.low)
+        self.ancillary_conv = AncillaryConv(**self.low.conv_arguments())
+        self.ancillary_norm = AncillaryNorm(momentum=self.low.momentum, epsilon=self.low.epsilon)
+
+    def __call__(self, x: Any, train: bool) -> Any:
+        low = self.low(x, train)
+        ancillary = self.factor * self.ancillary(x, train)
+        if self.merge == "concat":
+            return Concat(low, ancillary)
+        return low - ancillary if self.merge == "subtract" else low + ancillary
+
+    def ancillary(self, x: Any, train: bool) -> Array:
+        y = self.ancillary_norm(self.ancillary_conv(x), use_running_average=not train)
+        return y if self.low.pool is None else self.low.pool(y)

@@ -1,0 +1,104 @@
+"""The layers that a network is built from, injected so that each network is written once."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from plq.errors import UserError, nearest
+from plq.layers.expanded import MERGES, ConcatConv, ExpandedUnit
+from plq.layers.unit import Unit
+from plq.quant.base import FLOAT_BITS, FloatWeights, WeightQuantizer
+from plq.quant.registry import activation_quantizer, weight_quantizer
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Bits and quantizers of a network, as plain values: what the config says and a model file stores.
+
+    The first convolution and the last dense layer have bits of their own (DoReFa weights below 32) and are
+    never expanded.
+    """
+
+    weights: str = "dorefa"
+    weight_bits: int = 1
+    activations: str = "clip"
+    activation_bits: int = 2
+    gradient_bits: int = FLOAT_BITS
+    first_bits: int = FLOAT_BITS
+    last_bits: int = FLOAT_BITS
+    granularity: str = "position"
+    eta: float = 0.05
+    dtype: str = "float32"
+
+    def weight_quantizer(self) -> WeightQuantizer:
+        """The inner layers' weight quantizer. Raises UserError, as all of this class does."""
+        options: dict[str, Any] = {}
+        if self.weights == "syq":
+            options = {"granularity": self.granularity, "eta": self.eta}
+        return weight_quantizer(self.weights, self.weight_bits, **options)
+
+    def activation(self, bits: int | None = None) -> Callable[[Array], Array]:
+        """The activation at ``activation_bits``, or at ``bits``."""
+        return activation_quantizer(self.activations, self.activation_bits if bits is None else bits)
+
+    def check(self) -> None:
+        """Raise UserError unless every field is legal, alone and together."""
+        self.weight_quantizer()
+        self.activation()
+        for field in ("first_bits", "last_bits"):
+            bits = getattr(self, field)
+            if bits not in (*range(1, 9), FLOAT_BITS):
+                raise UserError(f"quant.{field}={bits}: found {bits}, allowed 1 to 8, or 32 for float")
+        if not 1 <= self.gradient_bits <= FLOAT_BITS:
+            raise UserError(f"quant.gradient_bits={self.gradient_bits}: allowed 1 to 31, or 32 for float")
+        if self.dtype not in DTYPES:
+            raise UserError(f"quant.dtype={self.dtype}: unknown; {nearest(self.dtype, DTYPES)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kit:
+    """What a network gets: makers of its first, inner and last units, and the activation left in float.
+
+    ``first``, ``inner`` and ``last`` take the fields of `Unit` (features, kernel_size, ...) and a ``name``.
+    """
+
+    first: Callable[..., nn.Module]
+    inner: Callable[..., nn.Module]
+    last: Callable[..., nn.Module]
+    float_activation: Callable[[Array], Array]
+
+
+def _edge_weights(bits: int) -> WeightQuantizer:
+    return FloatWeights(FLOAT_BITS) if bits == FLOAT_BITS else weight_quantizer("dorefa", bits)
+
+
+def plain_kit(precision: Precision) -> Kit:
+    """Low-precision layers and nothing beside them: the network that is served."""
+    unit = partial(Unit, dtype=DTYPES[precision.dtype], activation=precision.activation())
+    inner = partial(unit, weights=precision.weight_quantizer(), gradient_bits=precision.gradient_bits)
+    return Kit(
+        first=partial(unit, weights=_edge_weights(precision.first_bits)),
+        inner=inner,
+        last=partial(unit, weights=_edge_weights(precision.last_bits), use_norm=False, activation=None),
+        float_activation=precision.activation(FLOAT_BITS),
+    )
+
+
+def expanded_kit(precision: Precision, merge: str, factor: Array | float) -> Kit:
+    """The same layers with an ancillary branch beside each inner one, scaled by ``factor`` (EXP-Net)."""
+    if merge not in MERGES:
+        raise UserError(f"expansion.merge={merge}: unknown; {nearest(merge, MERGES)}")
+    plain = plain_kit(precision)
+
+    def inner(*args, name: str, **kwargs) -> ExpandedUnit:
+        low = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
+        return ExpandedUnit(low, merge, factor, name=name)
+
+    return dataclasses.replace(plain, inner=inner, last=partial(plain.last, conv=ConcatConv))
