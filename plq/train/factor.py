@@ -1,0 +1,108 @@
+"""The factor f of the ancillary branch: 1 at the start, exactly 0 from a known step on.
+
+f is a pure function of the training step, so a resumed run goes on where it was.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+
+from plq.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor:
+    """f(t) for a decay of T = ``decay_steps`` steps, with u = min(t, T) / T:
+
+        cosine       (1 + cos(pi u)) / 2                          EXP-Net's SVHN network
+        staircase    rate ** floor(u M), M = stages               EXP-Net's AlexNet
+        linear       1 - u
+        polynomial   (1 - u) ** power
+        constant     value                                        0: plain low precision
+
+    and f(t) = 0 for t >= T. M is the number of stages after which rate ** M <= cutoff, so each stage lasts
+    T / M steps and what the cut-off sets to zero is where the decay ends. Always 0 <= f <= 1.
+    """
+
+    name: str
+    decay_steps: int
+    rate: float = 0.5
+    cutoff: float = 0.001
+    power: float = 2.0
+    value: float = 0.0
+
+    def __post_init__(self):
+        if self.name not in SHAPES:
+            raise UserError(f"factor.name={self.name}: unknown; {nearest(self.name, SHAPES)}")
+        if self.decay_steps < 1:
+            raise UserError(f"factor.end: gives a decay of {self.decay_steps} steps, allowed 1 or more")
+        for field in ("rate", "cutoff"):
+            if not 0 < getattr(self, field) < 1:
+                raise UserError(f"factor.{field}={getattr(self, field)}: allowed above 0 and below 1")
+        if not self.power > 0:
+            raise UserError(f"factor.power={self.power}: allowed above 0")
+        if not 0 <= self.value <= 1:
+            raise UserError(f"factor.value={self.value}: allowed 0 <= value <= 1")
+
+    @property
+    def zero_from(self) -> int | None:
+        """The first step with f = 0 for good; None if f never gets there."""
+        if self.name == "constant":
+            return 0 if self.value == 0 else None
+        return self.decay_steps
+
+    def __call__(self, step: Array | int) -> Array:
+        """f at this step: float32 scalar in [0, 1]; ``step`` may be traced."""
+        step = jnp.asarray(step, jnp.int32)
+        if self.name == "constant":
+            return jnp.float32(self.value)
+        decayed = jnp.minimum(step, self.decay_steps)
+        value = jnp.clip(SHAPES[self.name](self, decayed), 0.0, 1.0)
+        return jnp.where(step >= self.decay_steps, 0.0, value).astype(jnp.float32)
+
+    @property
+    def stages(self) -> int:
+        """The smallest M with rate ** M <= cutoff."""
+        stages = max(1, math.floor(math.log(self.cutoff) / math.log(self.rate)))
+        while self.rate**stages > self.cutoff:
+            stages += 1
+        return stages
+
+
+def _share(factor: Factor, step: Array) -> Array:
+    return step.astype(jnp.float32) / factor.decay_steps
+
+
+def _cosine(factor: Factor, step: Array) -> Array:
+    return 0.5 * (1.0 + jnp.cos(jnp.pi * _share(factor, step)))
+
+
+def _linear(factor: Factor, step: Array) -> Array:
+    return 1.0 - _share(factor, step)
+
+
+def _polynomial(factor: Factor, step: Array) -> Array:
+    return (1.0 - _share(factor, step)) ** factor.power
+
+
+def _staircase(factor: Factor, step: Array) -> Array:
+    """Stage boundaries in whole steps, so that no rounding can move one."""
+    starts = jnp.asarray([math.ceil(k * factor.decay_steps / factor.stages) for k in range(1, factor.stages)])
+    stage = jnp.sum(step >= starts) if factor.stages > 1 else 0
+    return jnp.float32(factor.rate) ** stage
+
+
+def _constant(factor: Factor, step: Array) -> Array:
+    return jnp.float32(factor.value)
+
+
+SHAPES: dict[str, Callable[[Factor, Array], Array]] = {
+    "cosine": _cosine,
+    "staircase": _staircase,
+    "linear": _linear,
+    "polynomial": _polynomial,
+    "constant": _constant,
+}

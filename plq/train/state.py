@@ -1,0 +1,72 @@
+"""All that training changes, in one pytree: what a checkpoint holds."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from plq.models.registry import Architecture
+
+Tree = dict[str, Any]
+
+
+@flax.struct.dataclass
+class Tally:
+    """Sums over the steps since the last report; with the state, so that a resumed run reports the same.
+
+    ``broken_step`` is the first step whose loss or gradient was not finite, -1 while there is none.
+    """
+
+    loss: Array
+    correct: Array
+    examples: Array
+    broken_step: Array
+
+    @classmethod
+    def zero(cls) -> "Tally":
+        # Distinct buffers: the step donates its state, and one buffer cannot be donated twice.
+        zeros = [jnp.asarray(np.zeros((), np.float32)) for _ in range(3)]
+        return cls(*zeros, broken_step=jnp.asarray(np.full((), -1, np.int32)))
+
+
+@flax.struct.dataclass
+class State:
+    """step: int32 scalar, the number of updates made.
+    weights: {"params": ..., "ancillary": ...}, trained. statistics: {"batch_stats": ..., "ancillary_stats": ...}.
+    moments: the optimizer's state over ``weights``. After removal the ancillary names are absent everywhere.
+    """
+
+    step: Array
+    weights: Tree
+    statistics: Tree
+    moments: optax.OptState
+    tally: Tally
+
+    @property
+    def expanded(self) -> bool:
+        """Whether the ancillary branch is still there."""
+        return "ancillary" in self.weights
+
+    @property
+    def variables(self) -> Tree:
+        """All collections, as Flax's ``apply`` takes them."""
+        return {**self.weights, **self.statistics}
+
+
+def init_state(
+    architecture: Architecture,
+    merge: str,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    seed: int,
+) -> State:
+    """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch."""
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = jax.jit(architecture.expanded(merge, 1.0).init)(jax.random.key(seed), images)
+    weights = {name: variables[name] for name in ("params", "ancillary")}
+    statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
+    return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())
