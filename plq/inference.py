@@ -1,0 +1,92 @@
+"""The served model: a stripped checkpoint in the pure low-precision network.
+
+    from plq import inference
+    model = inference.load("runs/digits/model")
+    logits = model(images)                            # uint8 [batch, height, width, channels]
+"""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from plq.checkpoint.model_file import read_model
+from plq.data.augment import normalize
+from plq.data.images import resize
+from plq.errors import UserError
+from plq.models.registry import Architecture
+from plq.variables import KEPT, ancillary_leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A low-precision network with its variables and everything needed to feed it an image.
+
+    ``network`` is a Flax module that holds no code of the ancillary branch; ``variables`` are ``params`` and
+    ``batch_stats``. ``image_shape`` is [height, width, channels]; ``mean`` and ``std`` are in units of 0..255.
+    """
+
+    network: nn.Module
+    variables: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    training: dict[str, Any]
+
+    def __call__(self, images: np.ndarray) -> Array:
+        """Logits, float32 [batch, classes], of uint8 images [batch, height, width, channels] of any size.
+
+        Raises UserError for images of another type or number of channels.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != self.image_shape[2]:
+            found = f"{images.dtype} {list(images.shape)}"
+            raise UserError(f"images: found {found}, allowed uint8 [batch, height, width, {self.image_shape[2]}]")
+        if images.shape[1:3] != self.image_shape[:2]:
+            images = np.stack([resize(image, self.image_shape[0]) for image in images])
+        return self._logits(self.variables, images)
+
+    @cached_property
+    def _logits(self):
+        return jax.jit(lambda variables, x: self.network.apply(variables, normalize(x, self.mean, self.std)))
+
+
+def load(path: str | Path) -> Model:
+    """Read a model folder. Raises UserError for anything that is not a whole, stripped model of plq."""
+    variables, description = read_model(Path(path))
+    return from_variables(variables, description, str(path))
+
+
+def from_variables(variables: dict[str, Any], description: dict[str, Any], source: str = "variables") -> Model:
+    """The model of variables in hand. Raises UserError, naming the leaves, if they are unstripped or do not fit."""
+    unstripped = ancillary_leaves(variables)
+    if unstripped:
+        shown = ", ".join(unstripped[:4]) + (", ..." if len(unstripped) > 4 else "")
+        found = f"not stripped, {len(unstripped)} ancillary leaves: {shown}"
+        raise UserError(f"{source}: {found}; strip it first: python -m plq.prune --workdir DIR --out PATH")
+    architecture = Architecture.from_json(description["architecture"])
+    model = Model(
+        network=architecture.plain(),
+        variables=jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in KEPT}),
+        image_shape=tuple(description["image_shape"]),
+        mean=tuple(description["mean"]),
+        std=tuple(description["std"]),
+        class_names=tuple(description["class_names"]),
+        training=description["training"],
+    )
+    _check_variables(model, source)
+    return model
+
+
+def _check_variables(model: Model, source: str) -> None:
+    """The file's leaves are those of the described network, in name, shape and dtype."""
+    images = jax.ShapeDtypeStruct((1, *model.image_shape), np.float32)
+    wanted = jax.eval_shape(model.network.init, jax.random.key(0), images)
+    require_same_leaves(leaf_shapes(model.variables), leaf_shapes(wanted), source)

@@ -1,0 +1,108 @@
+"""Removal: take the ancillary branch out of a state or a checkpoint, leaving the low-precision network.
+
+As a program: ``python -m plq.prune --workdir DIR [--step N] --out PATH``.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from plq.checkpoint.model_file import write_model
+from plq.checkpoint.store import Store
+from plq.door import arguments, run
+from plq.errors import UserError
+from plq.variables import ANCILLARY, KEPT, ancillary_leaves, leaf_path
+
+
+def drop_ancillary(tree: Any) -> Any:
+    """The same tree without any ``ancillary`` or ``ancillary_stats`` entry, at any depth.
+
+    Works on nested dicts, lists, (named) tuples and dataclasses: variables, optimizer states, whole training
+    states, checkpoints read as plain dicts. Every leaf that stays is the same object.
+    """
+    if isinstance(tree, dict):
+        return {name: drop_ancillary(value) for name, value in tree.items() if name not in ANCILLARY}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*map(drop_ancillary, tree))
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(map(drop_ancillary, tree))
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        fields = {field.name: drop_ancillary(getattr(tree, field.name)) for field in dataclasses.fields(tree)}
+        return dataclasses.replace(tree, **fields)
+    return tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """What a removal took away: paths, number of leaves, of parameters (trained values), and bytes."""
+
+    paths: list[str]
+    parameters: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{len(self.paths)} leaves, {self.parameters:,} parameters, {self.bytes:,} bytes"
+
+
+def removal(tree: Any) -> Removal:
+    """What `drop_ancillary` takes out of this tree (arrays, or anything with shape and dtype)."""
+    gone = set(ancillary_leaves(tree))
+    leaves = {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    dropped = {path: leaf for path, leaf in leaves.items() if path in gone}
+    trained = [leaf.size for path, leaf in dropped.items() if "ancillary" in path.split("/")]
+    return Removal(sorted(dropped), sum(trained), sum(leaf.size * leaf.dtype.itemsize for leaf in dropped.values()))
+
+
+def strip_checkpoint(workdir: Path, step: int | None, out: Path, force: bool = False) -> tuple[Removal, int]:
+    """Write the stripped model of a checkpoint to ``out``; what was dropped, and the step taken.
+
+    Args:
+        step: which checkpoint; None takes the latest. force: strip although f > 0.
+    Raises UserError if there is no such checkpoint, or f > 0 there and not ``force``.
+    """
+    store = Store(_checkpoints(workdir))
+    steps = store.steps()
+    if not steps:
+        raise UserError(f"--workdir {workdir}: holds no finished checkpoint")
+    if step is not None and step not in steps:
+        raise UserError(f"--step {step}: not in {workdir}; allowed: {', '.join(map(str, steps))}")
+    step = steps[-1] if step is None else step
+    record = store.record(step)
+    if record["factor"] > 0 and not force:
+        found = f"the factor f is {record['factor']:.6g} at step {step}"
+        raise UserError(f"--step {step}: {found}, removal is exact at f = 0 only; --force strips it all the same")
+    variables = {}
+    for group in ("weights", "statistics"):
+        variables.update(store.restore_plain(step, keys=(group,))[group])
+    description = {**record["model"], "training": {**record["model"]["training"], "step": step}}
+    kept = drop_ancillary(variables)
+    write_model(out, {name: kept.get(name, {}) for name in KEPT}, description)
+    return removal(variables), step
+
+
+def _checkpoints(workdir: Path) -> Path:
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"--workdir {workdir}: no folder checkpoints in it; expected a folder that training wrote")
+    return workdir / "checkpoints"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's first lines."""
+    parser = arguments("plq.prune", "Strip a checkpoint: drop the ancillary branch, write the model to serve.")
+    parser.add_argument("--workdir", type=Path, required=True, help="the folder that training wrote")
+    parser.add_argument("--step", type=int, help="which checkpoint (default: the latest)")
+    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument("--force", action="store_true", help="strip although the factor f is above 0")
+    given = parser.parse_args(argv)
+    dropped, step = strip_checkpoint(given.workdir, given.step, given.out, given.force)
+    for path in dropped.paths:
+        print(f"  dropped {path}")
+    print(f"step {step}: dropped {dropped}; model in {given.out}")
+    if not dropped.paths:
+        print("(the checkpoint held no ancillary leaves: training had already left the branch behind)")
+
+
+if __name__ == "__main__":
+    run(main)
