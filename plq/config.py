@@ -12,6 +12,8 @@ The sections are dataclasses, so each field stands once: its name, type, default
 """
 
 import dataclasses
+import json
+import math
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +54,8 @@ class Data:
         if len(self.contrast) != 2 or not 0 <= self.contrast[0] <= self.contrast[1]:
             raise UserError(f"data.contrast={self.contrast}: allowed two numbers, 0 <= low <= high")
         if not self.mean or not self.std or min(self.std) <= 0:
-            raise UserError(f"data.std={self.std}, data.mean={self.mean}: allowed one number or one per channel, std above 0")
+            found = f"data.mean={self.mean}, data.std={self.std}"
+            raise UserError(f"{found}: allowed one number or one per channel, std above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +189,7 @@ FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cach
 
 def default() -> ConfigDict:
     """All fields at their defaults. Assigning an unknown field, or a value of another type, raises."""
-    return ConfigDict(Settings().to_json(), type_safe=True)
+    return ConfigDict(Settings().to_json(), type_safe=True).lock()
 
 
 def settings(config: ConfigDict | dict[str, Any], source: str = "config") -> Settings:
@@ -215,7 +218,9 @@ def _typed(field: str, value: Any, wanted: Any) -> Any:
         if not isinstance(value, (tuple, list)):
             raise UserError(f"{field}={value!r}: allowed a tuple of {item.__name__}")
         return tuple(_typed(field, entry, item) for entry in value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise UserError(f"{field}={value}: allowed a finite number")
         return float(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise UserError(f"{field}={value!r}: found {type(value).__name__}, allowed {wanted.__name__}")
@@ -236,6 +241,20 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     plain = lambda value: list(value) if isinstance(value, tuple) else value
     changed = [name for name in names if plain(old.get(name)) != plain(new.get(name))]
     return [f"{name}: saved {old.get(name)}, now {new.get(name)}" for name in changed]
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The resolved config that a run saved. Raises UserError if there is none or it is damaged."""
+    file = workdir / "config.json"
+    try:
+        config = json.loads(file.read_text())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); a training folder holds one") from error
+    except ValueError as error:
+        raise UserError(f"{file}: not readable JSON ({error})") from error
+    if not isinstance(config, dict) or not all(isinstance(fields, dict) for fields in config.values()):
+        raise UserError(f"{file}: is not the config of a run")
+    return config
 
 
 def default_workdir(config_file: str) -> Path:

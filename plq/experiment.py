@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from plq.config import Settings
@@ -14,12 +15,12 @@ from plq.data.order import batch_indices, steps_per_epoch
 from plq.data.sets import SetInfo, Split, default_splits, describe, load_split
 from plq.data.stream import eval_batches
 from plq.errors import UserError
-from plq.layers.describe import variable_roles
+from plq.layers.describe import Layer, layer_table, variable_roles
 from plq.prune import drop_ancillary
 from plq.train.mesh import batch_sharding, make_mesh, replicated
 from plq.train.optimizer import learning_rate, make_optimizer
-from plq.train.state import State, init_state
-from plq.train.step import Task, eval_step, train_step
+from plq.train.state import State, Tally, init_state
+from plq.train.step import Task, logits_of, score, train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +46,16 @@ class Experiment:
         return max(1, round(self.settings.train.epochs * self.epoch_steps))
 
     @cached_property
-    def mesh(self):
+    def mesh(self) -> jax.sharding.Mesh:
         return make_mesh(dataclasses.asdict(self.settings.mesh))
 
     @cached_property
-    def sharding(self):
-        """Of a training batch."""
+    def sharding(self) -> jax.sharding.NamedSharding:
+        """Of a batch."""
         return batch_sharding(self.mesh, self.settings.data.batch_size)
 
     @cached_property
-    def learning_rate(self):
+    def learning_rate(self) -> Callable[[Any], Any]:
         return learning_rate(self.settings.optimizer, self.total_steps)
 
     @cached_property
@@ -67,7 +68,7 @@ class Experiment:
             merge=settings.expansion.merge,
             factor=settings.factor.over(self.total_steps),
             optimizer=make_optimizer(settings.optimizer, self.total_steps, roles),
-            augmentation=Augmentation(data.brightness, data.contrast[:2], data.pad, data.flip),  # type: ignore[arg-type]
+            augmentation=Augmentation(data.pad, data.flip, data.brightness, data.contrast),
             mean=data.mean,
             std=data.std,
             label_smoothing=settings.train.label_smoothing,
@@ -75,7 +76,15 @@ class Experiment:
         )
 
     @cached_property
-    def step(self) -> Callable[..., State]:
+    def layers(self) -> list[Layer]:
+        """The layers of the network as it starts: with its branches, unless f is 0 from the beginning."""
+        architecture = self.task.architecture
+        starts_plain = self._gone(0)
+        network = architecture.plain() if starts_plain else architecture.expanded(self.task.merge, 1.0)
+        return layer_table(network, self.image_shape)
+
+    @cached_property
+    def step(self) -> Callable[[State, jax.Array, jax.Array], State]:
         """The compiled training step: (state, images, labels) -> state. The given state is used up."""
         everywhere = replicated(self.mesh)
         return jax.jit(
@@ -86,43 +95,48 @@ class Experiment:
         )
 
     @cached_property
-    def _eval_step(self) -> Callable[..., dict[str, Any]]:
-        everywhere, batch = replicated(self.mesh), self.sharding
-        evaluate = lambda state, *batch: eval_step(self.task, state, *batch)
-        return jax.jit(evaluate, in_shardings=(everywhere, batch, batch, batch), out_shardings=everywhere)
+    def logits(self) -> Callable[[State, Any], jax.Array]:
+        """Compiled: (state, uint8 images of one batch) -> logits, in evaluation mode."""
+        everywhere = replicated(self.mesh)
+        function = lambda state, images: logits_of(self.task, state, images)
+        return jax.jit(function, in_shardings=(everywhere, self.sharding), out_shardings=everywhere)
 
     def initial_state(self) -> State:
         """The state of step 0, on the mesh."""
+        return jax.device_put(self.left_behind(self._init(), 0), replicated(self.mesh))
+
+    def _init(self) -> State:
         task = self.task
-        state = init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed)
-        return jax.device_put(self.left_behind(state, 0), replicated(self.mesh))
+        return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed)
+
+    def _gone(self, step: int) -> bool:
+        zero_from = self.task.factor.zero_from
+        return self.settings.expansion.leave and zero_from is not None and step >= zero_from
 
     def left_behind(self, state: Any, step: int) -> Any:
         """The state as it is at this step: without the branch from the step on at which f is 0 for good."""
-        zero_from = self.task.factor.zero_from
-        gone = self.settings.expansion.leave and zero_from is not None and step >= zero_from
-        return drop_ancillary(state) if gone else state
+        return drop_ancillary(state) if self._gone(step) else state
 
     def abstract_state(self, step: int) -> Any:
         """Shapes, dtypes and shardings of the state at this step."""
         sharding = replicated(self.mesh)
-        task = self.task
-        init = lambda: init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed)
-        shapes = self.left_behind(jax.eval_shape(init), step)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+        abstract = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return jax.tree.map(abstract, self.left_behind(jax.eval_shape(self._init), step))
+
+    def fresh_tally(self) -> Tally:
+        """A zero tally on the mesh."""
+        return jax.device_put(Tally.zero(), replicated(self.mesh))
 
     def batch(self, step: int) -> tuple[jax.Array, jax.Array]:
         """Images and labels of this step, on the mesh."""
-        chosen = batch_indices(self.settings.train.seed, step, len(self.train.labels), self.settings.data.batch_size)
+        seed, size = self.settings.train.seed, self.settings.data.batch_size
+        chosen = batch_indices(seed, step, len(self.train.labels), size)
         return jax.device_put((self.train.images[chosen], self.train.labels[chosen]), self.sharding)
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Mean loss and accuracy over the whole test split, each example counted once."""
-        sums = {"loss": 0.0, "correct": 0.0, "examples": 0.0}
-        for batch in eval_batches(self.test, self.settings.data.batch_size):
-            counted = jax.device_get(self._eval_step(state, *jax.device_put(batch, self.sharding)))
-            sums = {name: sums[name] + float(counted[name]) for name in sums}
-        return {"loss": sums["loss"] / sums["examples"], "accuracy": sums["correct"] / sums["examples"]}
+        place = lambda images: jax.device_put(images, self.sharding)
+        return evaluate(lambda images: self.logits(state, place(images)), self.test, self.settings.data.batch_size)
 
     def description(self) -> dict[str, Any]:
         """What a served model needs to know, and where it comes from."""
@@ -136,22 +150,37 @@ class Experiment:
         }
 
 
+def evaluate(logits: Callable[[np.ndarray], Any], split: Split, batch_size: int) -> dict[str, float]:
+    """Mean loss and accuracy of a function from uint8 images to logits, each example counted once."""
+    totals = {"loss": 0.0, "correct": 0.0, "examples": 0.0}
+    for images, labels, mask in eval_batches(split, batch_size):
+        sums = _score(jnp.asarray(jax.device_get(logits(images))), labels, mask)
+        totals = {name: total + float(sums[name]) for name, total in totals.items()}
+    return {"loss": totals["loss"] / totals["examples"], "accuracy": totals["correct"] / totals["examples"]}
+
+
+_score = jax.jit(score)
+
+
 def assemble(settings: Settings) -> Experiment:
     """Load the data and check that settings and data fit. Raises UserError if they do not."""
     data = settings.data
-    names = default_splits(data.name)
-    arguments = {"image_size": data.image_size, "data_dir": data.data_dir, "cache_dir": data.cache_dir}
-    train, test = (load_split(data.name, given or usual, **arguments)
-                   for given, usual in zip((data.train_split, data.test_split), names, strict=True))
-    experiment = Experiment(settings, describe(data.name, data.data_dir), train, test)
-    channels = experiment.image_shape[2]
-    for field in ("mean", "std"):
-        if len(getattr(data, field)) not in (1, channels):
-            found = f"{len(getattr(data, field))} numbers for images of {channels} channels"
-            raise UserError(f"data.{field}={getattr(data, field)}: found {found}")
-    if test.images.shape[1:] != train.images.shape[1:]:
-        found = f"{np.shape(train.images)[1:]} and {np.shape(test.images)[1:]}"
-        raise UserError(f"data.name={data.name}: training and test images differ in shape: {found}; set data.image_size")
-    experiment.sharding  # noqa: B018  (refuses a batch that does not divide, before anything is computed)
-    experiment.epoch_steps  # noqa: B018
+    train_split, test_split = default_splits(data.name)
+    load = lambda split: load_split(data.name, split, data.image_size, data.data_dir, data.cache_dir)
+    info = describe(data.name, data.data_dir)
+    experiment = Experiment(settings, info, load(data.train_split or train_split), load(data.test_split or test_split))
+    _check_images(experiment)
+    steps_per_epoch(len(experiment.train.labels), data.batch_size)
+    batch_sharding(experiment.mesh, data.batch_size)
     return experiment
+
+
+def _check_images(experiment: Experiment) -> None:
+    data, shape, other = experiment.settings.data, experiment.image_shape, experiment.test.images.shape[1:]
+    if other != shape:
+        found = f"training images {shape}, test images {other}"
+        raise UserError(f"data.name={data.name}: {found}; set data.image_size to bring them to one size")
+    for field in ("mean", "std"):
+        numbers = getattr(data, field)
+        if len(numbers) not in (1, shape[2]):
+            raise UserError(f"data.{field}={numbers}: {len(numbers)} numbers for images of {shape[2]} channels")

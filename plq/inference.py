@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from plq.checkpoint.match import leaf_shapes, require_same_leaves
 from plq.checkpoint.model_file import read_model
+from plq.checkpoint.store import open_store
 from plq.data.augment import normalize
 from plq.data.images import resize
 from plq.errors import UserError
 from plq.models.registry import Architecture
-from plq.variables import KEPT, ancillary_leaves
+from plq.variables import KEPT, flatten, is_ancillary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,29 +62,38 @@ class Model:
 
 def load(path: str | Path) -> Model:
     """Read a model folder. Raises UserError for anything that is not a whole, stripped model of plq."""
+    if (Path(path) / "checkpoints").is_dir():
+        store = open_store(Path(path))
+        _require_stripped(list(store.leaves(store.choose(None))), str(path))
     variables, description = read_model(Path(path))
     return from_variables(variables, description, str(path))
 
 
 def from_variables(variables: dict[str, Any], description: dict[str, Any], source: str = "variables") -> Model:
     """The model of variables in hand. Raises UserError, naming the leaves, if they are unstripped or do not fit."""
-    unstripped = ancillary_leaves(variables)
+    _require_stripped(list(flatten(variables)), source)
+    try:
+        model = Model(
+            network=Architecture.from_json(description["architecture"]).plain(),
+            variables=jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in KEPT}),
+            image_shape=tuple(description["image_shape"]),
+            mean=tuple(description["mean"]),
+            std=tuple(description["std"]),
+            class_names=tuple(description["class_names"]),
+            training=description["training"],
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{source}: its description lacks or misstates {error}") from error
+    _check_variables(model, source)
+    return model
+
+
+def _require_stripped(paths: list[str], source: str) -> None:
+    unstripped = [path for path in paths if is_ancillary(path)]
     if unstripped:
         shown = ", ".join(unstripped[:4]) + (", ..." if len(unstripped) > 4 else "")
         found = f"not stripped, {len(unstripped)} ancillary leaves: {shown}"
         raise UserError(f"{source}: {found}; strip it first: python -m plq.prune --workdir DIR --out PATH")
-    architecture = Architecture.from_json(description["architecture"])
-    model = Model(
-        network=architecture.plain(),
-        variables=jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in KEPT}),
-        image_shape=tuple(description["image_shape"]),
-        mean=tuple(description["mean"]),
-        std=tuple(description["std"]),
-        class_names=tuple(description["class_names"]),
-        training=description["training"],
-    )
-    _check_variables(model, source)
-    return model
 
 
 def _check_variables(model: Model, source: str) -> None:

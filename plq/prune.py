@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from plq.checkpoint.model_file import write_model
-from plq.checkpoint.store import Store
+from plq.checkpoint.store import open_store
 from plq.door import arguments, run
 from plq.errors import UserError
 from plq.variables import ANCILLARY, KEPT, ancillary_leaves, leaf_path
@@ -62,13 +62,8 @@ def strip_checkpoint(workdir: Path, step: int | None, out: Path, force: bool = F
         step: which checkpoint; None takes the latest. force: strip although f > 0.
     Raises UserError if there is no such checkpoint, or f > 0 there and not ``force``.
     """
-    store = Store(_checkpoints(workdir))
-    steps = store.steps()
-    if not steps:
-        raise UserError(f"--workdir {workdir}: holds no finished checkpoint")
-    if step is not None and step not in steps:
-        raise UserError(f"--step {step}: not in {workdir}; allowed: {', '.join(map(str, steps))}")
-    step = steps[-1] if step is None else step
+    store = open_store(workdir)
+    step = store.choose(step)
     record = store.record(step)
     if record["factor"] > 0 and not force:
         found = f"the factor f is {record['factor']:.6g} at step {step}"
@@ -80,12 +75,6 @@ def strip_checkpoint(workdir: Path, step: int | None, out: Path, force: bool = F
     kept = drop_ancillary(variables)
     write_model(out, {name: kept.get(name, {}) for name in KEPT}, description)
     return removal(variables), step
-
-
-def _checkpoints(workdir: Path) -> Path:
-    if not (workdir / "checkpoints").is_dir():
-        raise UserError(f"--workdir {workdir}: no folder checkpoints in it; expected a folder that training wrote")
-    return workdir / "checkpoints"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,8 +1,6 @@
-"""One training step and one evaluation step: pure functions of state and batch."""
+"""One training step and one evaluation: pure functions of state and batch."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -81,28 +79,15 @@ def _counted(state: State, loss: Array, hits: Array, gradient_norm: Array) -> Ta
     )
 
 
-def eval_step(task: Task, state: State, images: Array, labels: Array, mask: Array) -> dict[str, Array]:
-    """Sums over one batch: loss, correct, examples. ``mask`` is 0 for padding examples, else 1."""
-    logits = logits_of(task, state, images)
-    return {
-        "loss": jnp.sum(cross_entropy(logits, labels) * mask),
-        "correct": jnp.sum(correct(logits, labels) * mask),
-        "examples": jnp.sum(mask),
-    }
-
-
 def logits_of(task: Task, state: State, images: Array) -> Array:
     """Logits [batch, classes] of uint8 images, in evaluation mode."""
     return task.network(state).apply(state.variables, normalize(images, task.mean, task.std), train=False)
 
 
-def jit_step(function: Callable[..., Any], task: Task, mesh_shardings: tuple[Any, Any], donate: bool = False):
-    """Compile ``function(task, state, *batch)`` with the state and results replicated, batches sharded."""
-    everywhere, over_data = mesh_shardings
-    arguments = 2 if function is train_step else 1 if function is logits_of else 3
-    return jax.jit(
-        lambda state, *batch: function(task, state, *batch),
-        in_shardings=(everywhere, *(over_data,) * arguments),
-        out_shardings=over_data if function is logits_of else everywhere,
-        donate_argnums=(0,) if donate else (),
-    )
+def score(logits: Array, labels: Array, mask: Array) -> dict[str, Array]:
+    """Sums over one batch: loss, correct, examples. ``mask`` is 0 for padding examples, else 1."""
+    return {
+        "loss": jnp.sum(cross_entropy(logits, labels) * mask),
+        "correct": jnp.sum(correct(logits, labels) * mask),
+        "examples": jnp.sum(mask),
+    }

@@ -1,0 +1,100 @@
+"""Image sets by name, as arrays in memory: ``digits``, or any prepared TFDS set with an image and a label."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plq.data import prepared
+from plq.data.cache import cache_directory, cached
+from plq.data.digits import TRAIN_EXAMPLES, load_digits
+from plq.data.images import resize
+from plq.errors import UserError, nearest
+
+MAX_BYTES = 16 * 2**30
+CACHE_FORMAT = 1  # raised when decoding or resizing changes
+USUAL_SPLITS = {"svhn_cropped": ("train+extra", "test"), "imagenette": ("train", "validation")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """images: uint8 [N, height, width, channels], perhaps memory-mapped. labels: int32 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class SetInfo:
+    """A set's classes, in the order of their labels, and the number of examples of its splits."""
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: dict[str, int]
+
+
+def default_splits(name: str) -> tuple[str, str]:
+    """The training and the test split that the field uses."""
+    return USUAL_SPLITS.get(name.split("/")[0], ("train", "test"))
+
+
+def describe(name: str, data_dir: str = "") -> SetInfo:
+    """What the set holds. Raises UserError if it is not there."""
+    if name == "digits":
+        return SetInfo(name, tuple(map(str, range(10))), {part: len(_digits(part).labels) for part in _DIGITS})
+    builder = prepared.open_set(name, data_dir)
+    return SetInfo(name, prepared.class_names(builder), prepared.split_sizes(builder))
+
+
+def load_split(name: str, split: str, image_size: int = 0, data_dir: str = "", cache_dir: str = "") -> Split:
+    """A whole split, decoded and, if ``image_size`` is not 0, squared to that size.
+
+    Args:
+        split: TFDS syntax, such as "train+extra" or "train[:90%]"; digits have "train" and "test".
+        data_dir: of TFDS; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        cache_dir: for decoded arrays; empty: $PLQ_CACHE_DIR, else plq in the user's cache folder.
+    Raises UserError for whatever is missing, damaged, empty or too large to hold in memory.
+    """
+    if name == "digits":
+        return _resized(_digits(split), image_size)
+    builder = prepared.open_set(name, data_dir)
+    _require_memory(builder, split, image_size)
+    key = {
+        "format": CACHE_FORMAT,
+        "set": builder.info.full_name,
+        "split": split,
+        "size": image_size,
+        "files": _fingerprint(Path(str(builder.data_path))),
+    }
+    make = lambda: prepared.read_arrays(builder, split, image_size)
+    return Split(*cached(cache_directory(cache_dir), name.replace("/", "-"), key, make))
+
+
+_DIGITS = {"train": slice(0, TRAIN_EXAMPLES), "test": slice(TRAIN_EXAMPLES, None)}
+
+
+def _digits(split: str) -> Split:
+    if split not in _DIGITS:
+        raise UserError(f"split {split!r} of digits: unknown; {nearest(split, _DIGITS)}")
+    images, labels = load_digits()
+    return Split(images[_DIGITS[split]], labels[_DIGITS[split]])
+
+
+def _resized(split: Split, size: int) -> Split:
+    return Split(np.stack([resize(image, size) for image in split.images]), split.labels) if size else split
+
+
+def _require_memory(builder: Any, split: str, size: int) -> None:
+    height, width, channels = prepared.image_shape(builder)
+    pixels = size * size if size else (height or 0) * (width or 0)
+    needed = prepared.split_examples(builder, split) * pixels * channels
+    if needed > MAX_BYTES:
+        found = f"{needed / 2**30:.0f} GiB decoded"
+        raise UserError(f"split {split!r} of {builder.name}: {found}, allowed {MAX_BYTES / 2**30:.0f} GiB in memory")
+
+
+def _fingerprint(folder: Path) -> list[tuple[str, int, int]]:
+    """Changes when any file of the set is written again."""
+    stats = {path.name: path.stat() for path in sorted(folder.iterdir()) if path.is_file()}
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]

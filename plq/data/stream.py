@@ -1,0 +1,44 @@
+"""Batches ahead of their use, and the batches of an evaluation."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from plq.data.sets import Split
+
+Batch = TypeVar("Batch")
+
+
+def prefetch(make_batch: Callable[[int], Batch], start: int, stop: int, depth: int = 2) -> Iterator[Batch]:
+    """``make_batch(start)``, ..., ``make_batch(stop - 1)``, made in a thread up to ``depth`` steps ahead.
+
+    What ``make_batch`` raises is raised here, at its step. Closing the iterator ends the thread.
+    """
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    pending: deque[Future[Batch]] = deque()
+    try:
+        for step in range(start, stop + depth):
+            if step < stop:
+                pending.append(pool.submit(make_batch, step))
+            if len(pending) > depth or step >= stop:
+                if not pending:
+                    return
+                yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def eval_batches(split: Split, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(images, labels, mask) over the whole split; the last batch is filled up with images of mask 0."""
+    for start in range(0, len(split.labels), batch_size):
+        images, labels = split.images[start : start + batch_size], split.labels[start : start + batch_size]
+        missing = batch_size - len(labels)
+        mask = np.ones(batch_size, np.float32)
+        if missing:
+            mask[len(labels) :] = 0
+            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
+            labels = np.concatenate([labels, np.zeros(missing, np.int32)])
+        yield np.ascontiguousarray(images), labels, mask

@@ -1,0 +1,67 @@
+"""Accuracy on test images: ``python -m plq.evaluate --workdir DIR [--step N]`` or ``--model DIR/model``."""
+
+import dataclasses
+from pathlib import Path
+
+from plq import inference
+from plq.checkpoint.store import open_store
+from plq.config import read_config, settings
+from plq.data.sets import default_splits, load_split
+from plq.door import arguments, run
+from plq.errors import UserError
+from plq.experiment import assemble, evaluate
+
+
+def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
+    """A line with the accuracy of a run's checkpoint, with its branch at the f of its step if it has one."""
+    chosen = settings(read_config(workdir), str(workdir / "config.json"))
+    if data_dir:
+        chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, data_dir=data_dir))
+    store = open_store(workdir)
+    step = store.choose(step)
+    experiment = assemble(chosen)
+    state = store.restore(step, experiment.abstract_state(step))
+    found = experiment.evaluate(state)
+    factor = float(experiment.task.factor(step))
+    branch = f"with its branch, f {factor:.3g}" if state.expanded else "without a branch"
+    return _line(f"{workdir} step {step:,} ({branch})", found, len(experiment.test.labels))
+
+
+def evaluate_model(path: Path, split: str, data_dir: str, batch_size: int) -> str:
+    """A line with the accuracy of a stripped model on a split of the set it was trained on."""
+    model = inference.load(path)
+    data = settings(model.training["config"], str(path)).data
+    split = split or data.test_split or default_splits(data.name)[1]
+    images = load_split(data.name, split, data.image_size, data_dir or data.data_dir, data.cache_dir)
+    return _line(f"{path} on {data.name} {split}", evaluate(model, images, batch_size), len(images.labels))
+
+
+def _line(what: str, found: dict[str, float], examples: int) -> str:
+    return f"{what}: accuracy {100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, {examples:,} images"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's first line."""
+    parser = arguments("plq.evaluate", "Accuracy of a checkpoint or of a stripped model.")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", type=Path, help="a training folder: its newest checkpoint, or --step")
+    which.add_argument("--model", type=Path, help="a stripped model")
+    parser.add_argument("--step", type=int, help="which checkpoint of --workdir")
+    parser.add_argument("--split", default="", help="of --model: a split in TFDS syntax (default: the test split)")
+    parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    parser.add_argument("--batch_size", type=int, default=128, help="of --model")
+    given = parser.parse_args(argv)
+    if given.batch_size < 1:
+        raise UserError(f"--batch_size {given.batch_size}: allowed 1 or more")
+    if given.model and given.step is not None:
+        raise UserError("--step: goes with --workdir; a model holds one step only")
+    if given.workdir and given.split:
+        raise UserError("--split: goes with --model; a checkpoint is evaluated on data.test_split of its config")
+    if given.workdir:
+        print(evaluate_checkpoint(given.workdir, given.step, given.data_dir))
+    else:
+        print(evaluate_model(given.model, given.split, given.data_dir, given.batch_size))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,193 @@
+"""A run from its first step, or the one it was interrupted at, to the stripped model."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from plq import inference
+from plq.checkpoint.model_file import write_model
+from plq.checkpoint.store import Store
+from plq.data.stream import prefetch
+from plq.errors import UserError
+from plq.experiment import Experiment, evaluate
+from plq.prune import removal
+from plq.report.log import RunLog
+from plq.report.progress import Progress
+from plq.train.state import State
+from plq.variables import KEPT
+
+
+class Interrupted(Exception):
+    """A signal ended the run, after a save. ``signum``: which signal."""
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step:,}; saved, the same command goes on")
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C are noted in the list, to be acted on between two steps; a second one acts at once."""
+    received: list[int] = []
+    kinds = (signal.SIGTERM, signal.SIGINT)
+
+    def note(signum: int, frame: Any) -> None:
+        received.append(signum)
+        signal.signal(signum, before[signum])
+
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+    for kind in kinds:
+        signal.signal(kind, note)
+    try:
+        yield received
+    finally:
+        for kind in kinds:
+            signal.signal(kind, before[kind])
+
+
+class Run:
+    """One experiment in its folder. `train` then `finish`; both go on from what the folder holds."""
+
+    def __init__(self, experiment: Experiment, workdir: Path):
+        self.experiment, self.workdir = experiment, workdir
+        keep = experiment.settings.checkpoint
+        self.store = Store(workdir / "checkpoints", keep.keep_latest, keep.keep_best)
+        self.step, self.state, self.test = self._start()
+        total, epoch = experiment.total_steps, experiment.epoch_steps
+        progress = Progress(total, epoch, experiment.settings.data.batch_size, self.step)
+        self.log = RunLog(workdir, progress, self.step, experiment.settings.report.tensorboard)
+
+    def _start(self) -> tuple[int, State, dict[str, float]]:
+        """Step, state and last test figures: of the newest checkpoint that can be read, or fresh ones."""
+        found = self.store.newest_usable(lambda record: self.experiment.abstract_state(record["step"]))
+        if found is None:
+            return 0, self.experiment.initial_state(), {}
+        step, state, record = found
+        return step, state, record["test"]
+
+    def train(self) -> None:
+        """Train to the end. Raises Interrupted after a signal, UserError when the loss is not finite."""
+        total, settings = self.experiment.total_steps, self.experiment.settings
+        if self.step:
+            self.log.note(f"going on from step {self.step:,} of {total:,}")
+        save_every = settings.checkpoint.every_steps or self.experiment.epoch_steps
+        batches = prefetch(self.experiment.batch, self.step, total)
+        with noted_signals() as received, contextlib.closing(batches):
+            for batch in batches:
+                self._advance(batch)
+                if self._due(settings.report.every_steps):
+                    self._report()
+                if self._due(self.experiment.epoch_steps):
+                    self._evaluate()
+                if self._due(save_every) or received:
+                    self._save()
+                if received:
+                    self.store.wait()
+                    raise Interrupted(received[0], self.step)
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.experiment.total_steps
+
+    def _advance(self, batch: tuple[jax.Array, jax.Array]) -> None:
+        """One step; after the one that makes f 0 for good, the branch is left behind."""
+        self.state = self.experiment.step(self.state, *batch)
+        self.step += 1
+        if self.experiment.mesh.size > 1 and jax.default_backend() == "cpu":
+            jax.block_until_ready(self.state.step)  # XLA:CPU deadlocks with several collective programs in flight
+        pruned = self.experiment.left_behind(self.state, self.step)
+        if self.state.expanded and not pruned.expanded:
+            self._leave(pruned)
+
+    def _leave(self, pruned: State) -> None:
+        images = self.experiment.test.images[: self.experiment.settings.data.batch_size]
+        same = "not compared: fewer test images than one batch"
+        if len(images) == self.experiment.settings.data.batch_size:
+            same = compare(self.experiment.logits(self.state, images), self.experiment.logits(pruned, images))
+        dropped = removal({"weights": self.state.weights, "statistics": self.state.statistics})
+        self.log.note(f"step {self.step:,}: f is 0, the branch is left behind: {dropped}; logits before and after: {same}")
+        self.state = pruned
+
+    def _report(self) -> None:
+        tally = jax.device_get(self.state.tally)
+        self._require_finite(int(tally.broken_step))
+        values = {
+            "loss": tally.loss / tally.examples,
+            "accuracy": tally.correct / tally.examples,
+            "lr": np.float32(self.experiment.learning_rate(self.step - 1)),
+            "factor": np.float32(self.experiment.task.factor(self.step - 1)),
+        }
+        self.log.train(self.step, values)
+        self.state = self.state.replace(tally=self.experiment.fresh_tally())
+
+    def _evaluate(self) -> None:
+        self._require_finite(int(self.state.tally.broken_step))
+        self.test = self.experiment.evaluate(self.state)
+        self.log.test(self.step, {**self.test, "factor": self._factor()})
+
+    def _factor(self) -> float:
+        """f of the state in hand: what its next step would use."""
+        return float(self.experiment.task.factor(self.step))
+
+    def _require_finite(self, broken_step: int) -> None:
+        if broken_step < 0:
+            return
+        self.store.wait()
+        saved = self.store.steps()
+        kept = f"the last good checkpoint is step {saved[-1]:,} in {self.workdir}" if saved else "nothing was saved yet"
+        raise UserError(f"step {broken_step:,}: the loss or its gradient is not finite; {kept}")
+
+    def _save(self) -> None:
+        """State, data position, seed and config in one checkpoint; best only counts once f is 0."""
+        self._require_finite(int(self.state.tally.broken_step))
+        epoch, position = divmod(self.step, self.experiment.epoch_steps)
+        factor, evaluated = self._factor(), self._due(self.experiment.epoch_steps)
+        record = {
+            "step": self.step,
+            "data": {"seed": self.experiment.settings.train.seed, "epoch": epoch, "batch": position},
+            "factor": factor,
+            "test": self.test,
+            "config": self.experiment.settings.to_json(),
+            "model": self.experiment.description(),
+        }
+        best = self.test["accuracy"] if evaluated and factor == 0 else None
+        self.store.save(self.step, self.state, record, best)
+
+    def finish(self) -> None:
+        """Write the stripped model and check what was written; nothing is written while f is above 0."""
+        self.store.wait()
+        factor = self._factor()
+        if factor > 0:
+            self.log.note(f"no model written: f is still {factor:.3g}, and removal is exact at f = 0 only")
+            return
+        path = self.workdir / "model"
+        variables = {name: self.state.variables.get(name, {}) for name in KEPT}
+        description = self.experiment.description()
+        description["training"] = {**description["training"], "step": self.step, "test": self.test}
+        write_model(path, jax.device_get(variables), description)
+        self._check(path)
+
+    def _check(self, path: Path) -> None:
+        model, split = inference.load(path), self.experiment.test
+        batch = self.experiment.settings.data.batch_size
+        served = evaluate(model, split, batch)
+        images = split.images[:batch]
+        same = compare(self.experiment.logits(self.state, images), model(images)) if len(images) == batch else "not compared"
+        trained = f"{100 * self.test['accuracy']:.2f} % as trained"
+        self.log.note(f"{path}: test accuracy {100 * served['accuracy']:.2f} % ({trained}); logits: {same}")
+
+    def close(self) -> None:
+        self.log.close()
+        self.store.close()
+
+
+def compare(logits: jax.Array, other: jax.Array) -> str:
+    """How two arrays of logits differ, in words."""
+    left, right = np.asarray(logits), np.asarray(other)
+    if np.array_equal(left, right):
+        return f"bit-equal on {len(left)} images"
+    return f"differ by up to {np.abs(left - right).max():.3g} on {len(left)} images"
