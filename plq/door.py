@@ -1,15 +1,18 @@
 """What all programs of plq share: how they read arguments, and how they end when something is wrong."""
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 from plq.errors import UserError
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see --help)")
 
 
@@ -20,6 +23,8 @@ def arguments(program: str, description: str) -> argparse.ArgumentParser:
 
 def run(main: Callable[[], None]) -> None:
     """Run a program: status 0, or 2 after one line on stderr that says what was wrong."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.formatwarning = lambda message, *_, **__: f"plq: warning: {message}\n"
     try:
         main()
     except UserError as error:

@@ -1,0 +1,54 @@
+"""The folder of a run: made, claimed by one process at a time, written to in whole files."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from plq.errors import UserError
+
+OURS = ("config.json", "checkpoints", "metrics.jsonl", ".lock")
+
+
+def prepare_workdir(path: Path) -> None:
+    """Make the folder, or accept one that a run made. Raises UserError if it is something else."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"--workdir {path}: a file is in the way, allowed a folder") from error
+    except OSError as error:
+        raise UserError(f"--workdir {path}: cannot be made ({error.strerror})") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir {path}: cannot be written to")
+    if any(path.iterdir()) and not any((path / name).exists() for name in OURS):
+        raise UserError(f"--workdir {path}: holds other things and no run; allowed a new or empty folder, or a run's")
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """The whole text or nothing, also when the process is killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it however the process ends.
+
+    Raises UserError, naming the process, if another one holds it.
+    """
+    with (path / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(f"--workdir {path}: another run is using it ({file.read().strip()})") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield

@@ -1,0 +1,39 @@
+"""Small networks and real images that several tests share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plq.data.augment import normalize
+from plq.data.digits import load_digits
+from plq.data.images import resize
+from plq.layers.kit import Precision
+from plq.models.registry import Architecture
+
+QUANTIZERS = [("dorefa", 1), ("dorefa", 2), ("dorefa", 4), ("xnor", 1), ("syq", 1), ("syq", 2)]
+IMAGE_SHAPE = (40, 40, 1)
+
+
+def digit_images(count: int) -> np.ndarray:
+    """Real digits, uint8 [count, 40, 40, 1]."""
+    return np.stack([resize(image, 40) for image in load_digits()[0][-count:]])
+
+
+def architecture(weights="dorefa", weight_bits=1, activation_bits=2, width=0.125, **precision) -> Architecture:
+    fields = {"weights": weights, "weight_bits": weight_bits, "activation_bits": activation_bits, **precision}
+    return Architecture("svhn", 10, Precision(**fields), width, dropout=0.0)
+
+
+def scrambled_variables(network, seed=0):
+    """Variables as if trained: nothing at its initial value, batch statistics not trivial."""
+    variables = jax.jit(network.init)(jax.random.key(seed), jnp.zeros((1, *IMAGE_SHAPE)))
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noisy = [leaf * (1 + 0.3 * jax.random.uniform(key, leaf.shape)) + 0.05 * jax.random.uniform(key, leaf.shape)
+             for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, noisy)
+
+
+def logits(network, variables, images, batch=250) -> np.ndarray:
+    apply = jax.jit(lambda v, x: network.apply(v, normalize(x, (0.0,), (256.0,))))
+    return np.concatenate([apply(variables, images[i : i + batch]) for i in range(0, len(images), batch)])
