@@ -24,14 +24,16 @@ def architecture(weights="dorefa", weight_bits=1, activation_bits=2, width=0.125
     return Architecture("svhn", 10, Precision(**fields), width, dropout=0.0)
 
 
-def scrambled_variables(network, seed=0):
-    """Variables as if trained: nothing at its initial value, batch statistics not trivial."""
-    variables = jax.jit(network.init)(jax.random.key(seed), jnp.zeros((1, *IMAGE_SHAPE)))
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [leaf * (1 + 0.3 * jax.random.uniform(key, leaf.shape)) + 0.05 * jax.random.uniform(key, leaf.shape)
-             for leaf, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(structure, noisy)
+def used_variables(network, images, seed=0):
+    """Variables as if trained: no bias or scale at its initial value, batch statistics those of the images."""
+    x = jnp.asarray(images, jnp.float32) / 256
+    variables = jax.jit(network.init)(jax.random.key(seed, impl="rbg"), x[:1])
+    generator = np.random.default_rng(seed)
+    shifted = jax.tree.map(lambda leaf: leaf + 0.1 * generator.random(leaf.shape, np.float32), variables)
+    update = jax.jit(lambda v: network.apply(v, x, train=True, mutable=["batch_stats", "ancillary_stats"])[1])
+    for _ in range(40):
+        shifted = {**shifted, **update(shifted)}
+    return shifted
 
 
 def logits(network, variables, images, batch=250) -> np.ndarray:

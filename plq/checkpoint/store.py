@@ -1,16 +1,23 @@
 """A run's checkpoints: whole training states with a record beside each, written by Orbax in the background.
 
 A state is stored as a nested dict of its leaves by name, so that it can be read without the classes that
-made it. Orbax restores a tree that does not match without a word, and does not notice changed bytes in
-array data: both are checked here.
+made it. Orbax restores a tree that does not match without a word, does not notice changed bytes in array
+data, and takes a tree it cannot read for an empty one: so each checkpoint carries a manifest of its own,
+with shape, dtype and checksum of every leaf, the record and the accuracy, itself under a checksum.
 """
 
+import contextlib
+import dataclasses
+import gc
+import json
+import logging
 import shutil
+import sys
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +28,11 @@ from plq.checkpoint.match import Leaves, leaf_shapes, require_same_leaves
 from plq.errors import UserError
 from plq.variables import flatten, leaf_path, nest
 
-# What reading a damaged checkpoint can raise: missing files, tensorstore and JSON errors, lacking keys.
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError)
+# What reading a damaged checkpoint can raise: missing files, tensorstore and JSON errors, and from Orbax's
+# parsing of changed JSON lacking keys, wrong types and lacking attributes.
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError)
+
+T = TypeVar("T")
 
 
 class Store:
@@ -30,13 +40,11 @@ class Store:
 
     def __init__(self, directory: Path, keep_latest: int = 2, keep_best: int = 1):
         self.directory = Path(directory).absolute()
-        policies = ocp.training.preservation_policies
-        latest = policies.LatestN(keep_latest)
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics["accuracy"], n=keep_best, keep_checkpoints_without_metrics=False
-        )
-        keep = policies.AnyPreservationPolicy([latest, best]) if keep_best else latest
-        self._checkpointer = ocp.training.Checkpointer(self.directory, preservation_policy=keep)
+        self._keep = _Keep(keep_latest, keep_best, {})
+        with _hushed():
+            self._checkpointer = ocp.training.Checkpointer(self.directory, preservation_policy=self._keep)
+        for step in self.steps():
+            self._keep.note(step, self._accuracy(step))
 
     def save(self, step: int, state: Any, record: Mapping[str, Any], accuracy: float | None = None) -> None:
         """Save in the background; the state may be used up as soon as this returns. A step there is left as is.
@@ -49,14 +57,14 @@ class Store:
             return
         leaves = {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
         copies = {path: _copy(leaf) for path, leaf in leaves.items()}
-        checksums = {path: _checksum(leaf) for path, leaf in copies.items()}
-        self._checkpointer.save_async(
-            step,
-            nest(copies),
-            force=True,
-            metrics=None if accuracy is None else {"accuracy": accuracy},
-            custom_metadata={"record": dict(record), "crc32": checksums},
-        )
+        manifest = {
+            "record": dict(record),
+            "accuracy": accuracy,
+            "leaves": leaf_shapes(state),
+            "crc32": {path: _checksum(leaf) for path, leaf in copies.items()},
+        }
+        self._keep.note(step, accuracy)
+        self._checkpointer.save_async(step, nest(copies), force=True, custom_metadata=_sealed(manifest))
 
     def wait(self) -> None:
         """Return when the save in progress, if any, is complete."""
@@ -71,8 +79,7 @@ class Store:
 
     def best_step(self) -> int | None:
         """The step of the best accuracy, the later of equals."""
-        scored = [(point.metrics["accuracy"], point.step) for point in self._checkpointer.checkpoints if point.metrics]
-        return max(scored)[1] if scored else None
+        return next(iter(self._keep.ranked(self.steps())), None)
 
     def choose(self, step: int | None) -> int:
         """The step asked for, or the newest. Raises UserError if it is not there."""
@@ -85,11 +92,12 @@ class Store:
 
     def record(self, step: int) -> dict[str, Any]:
         """What was saved beside the state. Reads no array. Raises UserError if it cannot be read."""
-        return self._readable(step, lambda: self._metadata(step).custom_metadata["record"])
+        return self._manifest(step)["record"]
 
     def leaves(self, step: int) -> Leaves:
         """Shape and dtype of every leaf by path. Reads no array. Raises UserError if it cannot be read."""
-        return self._readable(step, lambda: leaf_shapes(self._metadata(step).metadata))
+        leaves = self._manifest(step)["leaves"]
+        return {path: (tuple(shape), dtype) for path, (shape, dtype) in leaves.items()}
 
     def restore(self, step: int, like: Any) -> Any:
         """The state, in the structure, dtypes and shardings of ``like`` (arrays or ShapeDtypeStructs).
@@ -99,7 +107,7 @@ class Store:
         require_same_leaves(self.leaves(step), leaf_shapes(like), f"{self.directory} step {step}")
         paths, structure = jax.tree_util.tree_flatten_with_path(like)
         wanted = nest({leaf_path(path): leaf for path, leaf in paths})
-        loaded = flatten(self._readable(step, lambda: self._load(step, wanted)))
+        loaded = self._load(step, wanted)
         return jax.tree.unflatten(structure, [loaded[leaf_path(path)] for path, _ in paths])
 
     def restore_plain(self, step: int, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -110,72 +118,112 @@ class Store:
             path: jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=here)
             for path, (shape, dtype) in chosen.items()
         }
-        return jax.device_get(self._readable(step, lambda: self._load(step, nest(wanted), partial=True)))
+        loaded = self._load(step, nest(wanted), partial=True) if wanted else {}
+        return {key: {} for key in keys} | nest(jax.device_get(loaded))
 
     def newest_usable(self, like_for: Callable[[dict[str, Any]], Any]) -> tuple[int, Any, dict[str, Any]] | None:
         """Step, state and record of the newest checkpoint that can be read; None if there is none at all.
 
-        ``like_for`` gives the abstract state for a record. What cannot be read is warned about and moved
-        aside; what a killed save left is warned about and removed. Raises UserError if there are checkpoints
-        and none can be read, or if one does not fit the model.
+        ``like_for`` gives the abstract state for a record. What cannot be read is warned about and, once an
+        older one could be read, moved aside; what a killed save left is warned about and removed. Raises
+        UserError if there are checkpoints and none can be read, or if one does not fit the model.
         """
         self._remove_unfinished()
         steps = self.steps()
         for step in reversed(steps):
             try:
-                record, _ = self.record(step), self.leaves(step)
+                record = self.record(step)
+                state = self.restore(step, like_for(record))
             except UnreadableError as error:
-                self._set_aside(step, error)
+                warnings.warn(f"skipped: {error}", stacklevel=2)
                 continue
-            like = like_for(record)
-            try:
-                return step, self.restore(step, like), record
-            except UnreadableError as error:
-                self._set_aside(step, error)
+            self._set_aside([newer for newer in steps if newer > step])
+            return step, state, record
         if steps:
-            raise UserError(f"{self._aside()}: none of the checkpoints {steps} can be read; start in another folder")
+            raise UserError(f"{self.directory}: none of the checkpoints {steps} can be read; start in another folder")
         return None
 
-    def _metadata(self, step: int) -> Any:
-        return self._checkpointer.metadata(step)
+    def _manifest(self, step: int) -> dict[str, Any]:
+        """What `save` wrote beside the arrays; read from the file itself, as Orbax logs what it cannot parse."""
+        file = self.directory / str(step) / "_CHECKPOINT_METADATA"
+        return self._readable(step, lambda: _unsealed(json.loads(file.read_text())["custom_metadata"]))
 
-    def _load(self, step: int, wanted: Any, partial: bool = False) -> Any:
-        context = ocp.Context()
-        context.pytree.loading.partial_load = partial
-        with context:
-            loaded = self._checkpointer.load(step, wanted)
-        checksums = self._metadata(step).custom_metadata["crc32"]
-        for path, leaf in flatten(loaded).items():
-            if checksums[path] != _checksum(leaf):
-                raise ValueError(f"{path} is damaged: its checksum is not the one it was saved with")
-        return loaded
-
-    def _readable(self, step: int, read: Callable[[], Any]) -> Any:
+    def _accuracy(self, step: int) -> float | None:
         try:
-            return read()
-        except UNREADABLE as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise UnreadableError(f"{self.directory / str(step)}: cannot be read ({reason})") from error
+            return self._manifest(step)["accuracy"]
+        except UnreadableError:
+            return None
+
+    def _load(self, step: int, wanted: Any, partial: bool = False) -> dict[str, jax.Array]:
+        """The wanted leaves by path, compared with their checksums."""
+        checksums = self._manifest(step)["crc32"]
+
+        def read() -> dict[str, jax.Array]:
+            context = ocp.Context()
+            context.pytree.loading.partial_load = partial
+            with context:
+                loaded = flatten(self._checkpointer.load(step, wanted))
+            _require_intact({path: loaded[path] for path in flatten(wanted)}, checksums)
+            return loaded
+
+        return self._readable(step, read)
+
+    def _readable(self, step: int, read: Callable[[], T]) -> T:
+        with _hushed():
+            try:
+                return read()
+            except UNREADABLE as error:
+                reason = _reason(error)
+            gc.collect()  # the reads that Orbax left unfinished complain when they are collected: here, unheard
+        raise UnreadableError(f"{self.directory / str(step)}: cannot be read ({reason})")
 
     def _aside(self) -> Path:
         return self.directory.with_name(self.directory.name + ".unreadable")
 
-    def _set_aside(self, step: int, error: "UnreadableError") -> None:
-        """Out of the way of a later save of the same step; not deleted."""
-        self._aside().mkdir(exist_ok=True)
-        target = self._aside() / str(step)
-        shutil.rmtree(target, ignore_errors=True)
-        (self.directory / str(step)).rename(target)
-        self._checkpointer.reload()
-        warnings.warn(f"skipped: {error}; moved to {target}", stacklevel=3)
+    def _set_aside(self, steps: list[int]) -> None:
+        """Out of the way of later saves of the same steps; not deleted."""
+        for step in steps:
+            self._aside().mkdir(exist_ok=True)
+            target = self._aside() / str(step)
+            shutil.rmtree(target, ignore_errors=True)
+            (self.directory / str(step)).rename(target)
+        if steps:
+            with _hushed():
+                self._checkpointer.reload()
+            warnings.warn(f"moved to {self._aside()}: unreadable checkpoints {steps}", stacklevel=3)
 
     def _remove_unfinished(self) -> None:
-        leftovers = [path for path in self.directory.glob("*tmp*") if path.is_dir()]
+        leftovers = [path for path in self.directory.glob("*.orbax-checkpoint-tmp*") if path.is_dir()]
         for path in leftovers:
             shutil.rmtree(path, ignore_errors=True)
         if leftovers:
             names = ", ".join(path.name for path in leftovers)
             warnings.warn(f"skipped: half-written checkpoints in {self.directory}: {names}; removed", stacklevel=3)
+
+
+@dataclasses.dataclass
+class _Keep:
+    """Which checkpoints Orbax leaves in the folder. ``scores``: accuracy by step, where there is one."""
+
+    latest: int
+    best: int
+    scores: dict[int, float]
+
+    def note(self, step: int, accuracy: float | None) -> None:
+        self.scores.pop(step, None)
+        if accuracy is not None:
+            self.scores[step] = accuracy
+
+    def ranked(self, steps: Sequence[int]) -> list[int]:
+        """The steps that have a score, best first, of equals the later first."""
+        scored = [step for step in steps if step in self.scores]
+        return sorted(scored, key=lambda step: (self.scores[step], step), reverse=True)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax's question, for checkpoints of rising steps."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*sorted(steps)[-self.latest :], *self.ranked(steps)[: self.best]}
+        return [step in kept for step in steps]
 
 
 class UnreadableError(UserError):
@@ -201,3 +249,48 @@ def _checksum(leaf: jax.Array) -> int | None:
     if not leaf.is_fully_addressable:
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).tobytes())
+
+
+def _require_intact(leaves: dict[str, jax.Array], checksums: dict[str, int | None]) -> None:
+    for path, leaf in leaves.items():
+        found, saved = _checksum(leaf), checksums[path]
+        if None not in (found, saved) and found != saved:
+            raise ValueError(f"{path} is damaged: its checksum is not the one it was saved with")
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Without what Orbax and its event loop print about a damaged checkpoint; we say it in one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            sys.unraisablehook = lambda _: None
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            sys.unraisablehook = hook
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps(manifest)
+    return {"manifest": text, "crc32": zlib.crc32(text.encode())}
+
+
+def _unsealed(sealed: dict[str, Any]) -> dict[str, Any]:
+    """The manifest. Raises ValueError if it is not as it was sealed."""
+    if zlib.crc32(sealed["manifest"].encode()) != sealed["crc32"]:
+        raise ValueError("the record is damaged: its checksum is not the one it was saved with")
+    return json.loads(sealed["manifest"])
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong at the bottom: Orbax wraps it in pages of settings."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -64,9 +64,14 @@ def init_state(
     image_shape: tuple[int, ...],
     seed: int,
 ) -> State:
-    """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch."""
+    """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch.
+
+    Initial weights are drawn by the device's own generator ("rbg"): JAX's default one takes XLA:CPU more than
+    a second to compile per layer. So one seed gives the same weights on one kind of device, not on all.
+    """
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = jax.jit(architecture.expanded(merge, 1.0).init)(jax.random.key(seed), images)
+    key = jax.random.key(seed, impl="rbg")
+    variables = jax.jit(architecture.expanded(merge, 1.0).init)(key, images)
     weights = {name: variables[name] for name in ("params", "ancillary")}
     statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
     return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())

@@ -1,0 +1,29 @@
+"""Very short trainings on the digits that several tests share."""
+
+from plq.config import default, settings
+from plq.experiment import Experiment, assemble
+
+
+def tiny_config(**fields):
+    """22 steps per epoch at batch 64; 2 epochs; f reaches 0 at step 22. ``fields``: data__pad=2 sets data.pad."""
+    config = default()
+    config.data.name, config.data.image_size, config.data.batch_size = "digits", 40, 64
+    config.model.width, config.model.dropout = 0.05, 0.3
+    config.factor.end, config.train.epochs = 0.5, 2.0
+    config.report.every_steps, config.report.tensorboard = 5, False
+    for name, value in fields.items():
+        section, field = name.split("__")
+        config[section][field] = value
+    return config
+
+
+def tiny(**fields) -> Experiment:
+    return assemble(settings(tiny_config(**fields)))
+
+
+def trained(experiment: Experiment, steps: int | None = None):
+    """The state after ``steps`` (all of them by default), by the bare step without files."""
+    state = experiment.initial_state()
+    for step in range(experiment.total_steps if steps is None else steps):
+        state = experiment.left_behind(experiment.step(state, *experiment.batch(step)), step + 1)
+    return state

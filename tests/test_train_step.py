@@ -1,0 +1,109 @@
+"""The training step over a whole schedule: compilations, leaving the branch, the mesh, precision, roles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import tiny, trained
+
+from plq.layers.describe import variable_roles
+from plq.prune import drop_ancillary
+from plq.variables import ancillary_leaves, flatten
+
+
+def assert_same(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"expansion__merge": "concat", "quant__activations": "abs"},
+        {"expansion__merge": "subtract", "optimizer__weight_decay": 1e-3, "optimizer__clip_norm": 1.0},
+        {"quant__weights": "syq", "quant__weight_bits": 2, "optimizer__name": "sgd", "optimizer__nesterov": True},
+    ],
+)
+def test_leaving_the_branch_behind_changes_no_kept_value(fields):
+    """Bit for bit on one machine: at f = 0 the branch adds exact zeros to values and gradients."""
+    leaving, keeping = tiny(**fields), tiny(**fields, expansion__leave=False)
+    left, kept = trained(leaving), trained(keeping)
+    assert not ancillary_leaves(left) and ancillary_leaves(kept)
+    assert_same((left.weights, left.statistics, left.moments), drop_ancillary((kept.weights, kept.statistics, kept.moments)))
+    assert leaving.step._cache_size() == 2  # one expanded, one pruned: no retrace over the schedule of f
+    assert keeping.step._cache_size() == 1
+
+
+def test_moments_go_on_when_the_branch_leaves():
+    experiment = tiny()
+    zero = experiment.task.factor.zero_from
+    state = experiment.initial_state()
+    for step in range(zero):
+        state = experiment.step(state, *experiment.batch(step))
+    pruned = experiment.left_behind(state, zero)
+    before, after = flatten_state(state), flatten_state(pruned)
+    assert set(after) == {path for path in before if "ancillary" not in path}
+    assert all(after[path] is before[path] for path in after)
+    assert any(np.any(leaf) for path, leaf in after.items() if path.startswith("moments"))
+
+
+def flatten_state(state):
+    from plq.variables import leaf_path
+
+    return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def test_same_seed_same_bits_other_seed_other_bits():
+    first, again, other = (trained(tiny(train__seed=seed), 5) for seed in (3, 3, 4))
+    assert_same(first, again)
+    assert not np.array_equal(first.weights["params"]["dense"]["conv"]["kernel"],
+                              other.weights["params"]["dense"]["conv"]["kernel"])
+
+
+def test_two_devices_train_as_one():
+    """Global batch statistics, and augmentation that does not depend on the sharding."""
+    fields = {"data__pad": 2, "data__flip": True, "model__dropout": 0.0, "quant__weight_bits": 32,
+              "quant__activation_bits": 32}
+    one, two = trained(tiny(**fields, mesh__data=1), 3), trained(tiny(**fields, mesh__data=2), 3)
+    assert len(jax.devices()) == 2
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+    jax.tree.map(close, jax.device_get(one.statistics), jax.device_get(two.statistics))
+    close(one.tally.loss, two.tally.loss)
+
+
+def test_bfloat16_is_for_the_products_only():
+    experiment = tiny(quant__dtype="bfloat16")
+    state = trained(experiment, 2)
+    floating = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert {leaf.dtype for leaf in floating} == {jnp.dtype("float32")}
+    jaxpr = str(jax.make_jaxpr(experiment.step)(state, *experiment.batch(2)))
+    products = [line for line in jaxpr.splitlines() if "conv_general_dilated[" in line]
+    assert products and all(":bf16" in line for line in products)
+
+
+def test_a_step_that_is_not_finite_is_remembered():
+    experiment = tiny()
+    state = trained(experiment, 2)
+    assert int(state.tally.broken_step) == -1
+    weights = jax.tree.map(lambda leaf: leaf * jnp.nan, state.weights)
+    for step in (2, 3):
+        state = experiment.step(state.replace(weights=weights), *experiment.batch(step))
+        weights = jax.tree.map(jnp.copy, state.weights)
+    assert int(state.tally.broken_step) == 2
+
+
+def test_low_bit_gradients_are_used_when_asked_for():
+    plain, quantized = trained(tiny(), 1), trained(tiny(quant__gradient_bits=2), 1)
+    kernel = lambda state: state.moments[0].mu["params"]["conv3"]["conv"]["kernel"]
+    assert not np.array_equal(kernel(plain), kernel(quantized))
+
+
+def test_roles_cover_every_trained_variable():
+    task = tiny(quant__weights="syq", expansion__merge="concat").task
+    roles = flatten(variable_roles(task.architecture.expanded("concat", 1.0), (40, 40, 1)))
+    assert roles["params/conv0/conv/kernel"] == "conv" and roles["params/conv0/conv/bias"] == "bias"
+    assert roles["params/dense/conv/kernel"] == "dense" and roles["params/conv3/norm/scale"] == "norm"
+    assert roles["params/conv3/conv/scale"] == "quantizer"
+    assert roles["ancillary/conv3/ancillary_conv/kernel"] == "ancillary"
+    assert roles["ancillary/conv3/ancillary_norm/bias"] == "norm"
+    assert roles["ancillary/conv3/conv/extra_kernel"] == "ancillary"
