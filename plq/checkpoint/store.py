@@ -32,22 +32,22 @@ from plq.variables import flatten, leaf_path, nest
 # parsing of changed JSON lacking keys, wrong types and lacking attributes.
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError)
 
+Record = dict[str, Any]
 T = TypeVar("T")
 
 
 class Store:
-    """The checkpoints in one folder, by step. The newest ``keep_latest`` and the best ``keep_best`` are kept."""
+    """The checkpoints in one folder, by step: the newest ``keep_latest`` and the best ``keep_best``."""
 
     def __init__(self, directory: Path, keep_latest: int = 2, keep_best: int = 1):
         self.directory = Path(directory).absolute()
         self._keep = _Keep(keep_latest, keep_best, {})
-        with _hushed():
-            self._checkpointer = ocp.training.Checkpointer(self.directory, preservation_policy=self._keep)
+        self._checkpointer = self._opened()
         for step in self.steps():
             self._keep.note(step, self._accuracy(step))
 
     def save(self, step: int, state: Any, record: Mapping[str, Any], accuracy: float | None = None) -> None:
-        """Save in the background; the state may be used up as soon as this returns. A step there is left as is.
+        """Save in the background; the state may be used up once this returns. A step there is left as is.
 
         Args:
             state: pytree of arrays. record: JSON values. accuracy: counts for the best; None never does.
@@ -90,7 +90,7 @@ class Store:
             raise UserError(f"step {step}: not in {self.directory}; allowed: {', '.join(map(str, steps))}")
         return steps[-1] if step is None else step
 
-    def record(self, step: int) -> dict[str, Any]:
+    def record(self, step: int) -> Record:
         """What was saved beside the state. Reads no array. Raises UserError if it cannot be read."""
         return self._manifest(step)["record"]
 
@@ -121,7 +121,7 @@ class Store:
         loaded = self._load(step, nest(wanted), partial=True) if wanted else {}
         return {key: {} for key in keys} | nest(jax.device_get(loaded))
 
-    def newest_usable(self, like_for: Callable[[dict[str, Any]], Any]) -> tuple[int, Any, dict[str, Any]] | None:
+    def newest_usable(self, like_for: Callable[[Record], Any]) -> tuple[int, Any, Record] | None:
         """Step, state and record of the newest checkpoint that can be read; None if there is none at all.
 
         ``like_for`` gives the abstract state for a record. What cannot be read is warned about and, once an
@@ -140,11 +140,19 @@ class Store:
             self._set_aside([newer for newer in steps if newer > step])
             return step, state, record
         if steps:
-            raise UserError(f"{self.directory}: none of the checkpoints {steps} can be read; start in another folder")
+            raise UserError(f"{self.directory}: none of the checkpoints {steps} can be read; start elsewhere")
         return None
 
+    def _opened(self) -> ocp.training.Checkpointer:
+        """Orbax reads when each step was saved, and there is no going on without."""
+        with _hushed():
+            try:
+                return ocp.training.Checkpointer(self.directory, preservation_policy=self._keep)
+            except UNREADABLE as error:
+                raise UserError(f"{self.directory}: cannot be opened ({_reason(error)})") from error
+
     def _manifest(self, step: int) -> dict[str, Any]:
-        """What `save` wrote beside the arrays; read from the file itself, as Orbax logs what it cannot parse."""
+        """What `save` wrote beside the arrays."""
         file = self.directory / str(step) / "_CHECKPOINT_METADATA"
         return self._readable(step, lambda: _unsealed(json.loads(file.read_text())["custom_metadata"]))
 
@@ -174,7 +182,7 @@ class Store:
                 return read()
             except UNREADABLE as error:
                 reason = _reason(error)
-            gc.collect()  # the reads that Orbax left unfinished complain when they are collected: here, unheard
+            gc.collect()  # Orbax's unfinished reads complain when they are collected: here, unheard
         raise UnreadableError(f"{self.directory / str(step)}: cannot be read ({reason})")
 
     def _aside(self) -> Path:
@@ -198,7 +206,7 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
         if leftovers:
             names = ", ".join(path.name for path in leftovers)
-            warnings.warn(f"skipped: half-written checkpoints in {self.directory}: {names}; removed", stacklevel=3)
+            warnings.warn(f"{self.directory}: removed half-written checkpoints {names}", stacklevel=3)
 
 
 @dataclasses.dataclass
