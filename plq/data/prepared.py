@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf.json_format import ParseError
 
 from plq.data.images import open_image, pixels, resize
 from plq.errors import UserError, nearest
@@ -32,7 +33,7 @@ def open_set(name: str, data_dir: str) -> Any:
         raise UserError(f"data.name={name}: not found in {root}{hint}; {how}")
     try:
         builder = tfds.builder_from_directory(str(versions[-1]))
-    except (OSError, ValueError, KeyError, tfds.core.dataset_info.DatasetInfoFileError) as error:
+    except (OSError, ValueError, KeyError, ParseError, tfds.core.dataset_info.DatasetInfoFileError) as error:
         raise UserError(f"{versions[-1]}: not a readable data set ({_first_line(error)})") from error
     _check_format(name, builder)
     return builder
