@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plq.config import Settings
+from plq.settings import Settings
 from plq.data.augment import Augmentation
 from plq.data.order import batch_indices, steps_per_epoch
 from plq.data.sets import SetInfo, Split, default_splits, describe, load_split

@@ -7,13 +7,14 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from plq.config import Settings, default_workdir, differences, fields_of, read_config, settings
+from plq.config import default_workdir, differences, fields_of, read_config, settings
 from plq.door import run
 from plq.errors import UserError, nearest
 from plq.experiment import Experiment, assemble
 from plq.loop import Interrupted, Run
 from plq.report.table import format_table, human_bytes
 from plq.report.workdir import lock, prepare_workdir, write_text_atomic
+from plq.settings import Settings
 
 USAGE = """usage: python -m plq.main --config FILE[:ARGUMENT] [--workdir DIR] [--config.SECTION.FIELD=VALUE ...]
 

@@ -264,6 +264,7 @@ while True:
     store.save(step, state, {"step": step})
     print(step, flush=True)
 """
+CLOSES = "try:\n    {}\nfinally:\n    store.close()"
 
 
 def killed_while_saving(directory, delay):
@@ -291,9 +292,9 @@ def test_killed_saves_leave_earlier_checkpoints_usable(tmp_path):
         store.close()
 
 
-@pytest.mark.parametrize("end", ["store.close()", ""])
-def test_process_ends_quietly_and_its_last_save_is_there(tmp_path, end):
-    script = SAVES.replace("while True:", "for _ in range(2):") + end
+@pytest.mark.parametrize("end", ["pass", "raise SystemExit(0)"])
+def test_process_that_closes_ends_quietly_with_its_last_save(tmp_path, end):
+    script = SAVES.replace("while True:", "for _ in range(2):") + CLOSES.format(end)
     command = [sys.executable, "-c", script, str(tmp_path / "checkpoints")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1\n2\n", "")

@@ -6,7 +6,6 @@ data, and takes a tree it cannot read for an empty one: so each checkpoint carri
 with shape, dtype and checksum of every leaf, the record and the accuracy, itself under a checksum.
 """
 
-import atexit
 import contextlib
 import dataclasses
 import gc
@@ -14,9 +13,7 @@ import json
 import logging
 import shutil
 import sys
-import threading
 import warnings
-import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +43,6 @@ class Store:
         self.directory = Path(directory).absolute()
         self._keep = _Keep(keep_latest, keep_best, {})
         self._checkpointer = self._opened()
-        _OPEN.add(self)
         for step in self.steps():
             self._keep.note(step, self._accuracy(step))
 
@@ -75,6 +71,9 @@ class Store:
         self._checkpointer.wait()
 
     def close(self) -> None:
+        """Finish the save in progress. To be called after saving: a program that ends without it loses that
+        save, and may hang in Orbax, whose threads need others that can no longer be started.
+        """
         self._checkpointer.close()
 
     def steps(self) -> list[int]:
@@ -236,19 +235,6 @@ class _Keep:
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*sorted(steps)[-self.latest :], *self.ranked(steps)[: self.best]}
         return [step in kept for step in steps]
-
-
-_OPEN: weakref.WeakSet[Store] = weakref.WeakSet()
-
-
-def _finish_saves() -> None:
-    for store in list(_OPEN):
-        store.wait()
-
-
-# A save that is under way when the interpreter stops its thread pools is lost, and Orbax may wait 20 minutes
-# for it. Functions of `atexit` come after that; those of this hook, which the pools use themselves, before.
-getattr(threading, "_register_atexit", atexit.register)(_finish_saves)
 
 
 class UnreadableError(UserError):

@@ -1,0 +1,191 @@
+"""A configuration's fields, each once: its name, type, default, and beside it what it means."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from plq.errors import UserError, nearest
+from plq.layers.expanded import MERGES
+from plq.layers.kit import Precision
+from plq.models.registry import Architecture
+from plq.train.factor import Factor
+from plq.train.optimizer import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which images, and what is done to them. Units of pixel values are 0..255."""
+
+    name: str = "cifar10"  # digits, or the name of a TFDS data set
+    train_split: str = ""  # TFDS split syntax; empty: the set's usual one
+    test_split: str = ""
+    data_dir: str = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    cache_dir: str = ""  # empty: $PLQ_CACHE_DIR, else ~/.cache/plq
+    image_size: int = 0  # resize to this height and width; 0: as they are
+    batch_size: int = 128  # over all devices
+    mean: tuple[float, ...] = (0.0,)  # x = (pixel - mean) / std, per channel or one for all
+    std: tuple[float, ...] = (256.0,)
+    pad: int = 0  # pad with zeros by this many pixels and crop back at random
+    flip: bool = False  # mirror half of the images
+    brightness: float = 0.0  # add up to this much, up or down
+    contrast: tuple[float, ...] = (1.0, 1.0)  # scale around the mean by a factor between these
+
+    def check(self) -> None:
+        for field, least in (("batch_size", 1), ("image_size", 0), ("pad", 0), ("brightness", 0)):
+            if getattr(self, field) < least:
+                raise UserError(f"data.{field}={getattr(self, field)}: allowed {least} or more")
+        if len(self.contrast) != 2 or not 0 <= self.contrast[0] <= self.contrast[1]:
+            raise UserError(f"data.contrast={self.contrast}: allowed two numbers, 0 <= low <= high")
+        if not self.mean or not self.std or min(self.std) <= 0:
+            found = f"data.mean={self.mean}, data.std={self.std}"
+            raise UserError(f"{found}: allowed one number or one per channel, std above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Which network."""
+
+    name: str = "svhn"
+    width: float = 0.25  # multiplies the number of channels of every layer
+    dropout: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Expansion:
+    """The ancillary branch."""
+
+    merge: str = "add"  # add, subtract, concat
+    leave: bool = True  # when f reaches 0 go on without the branch; False: carry it to the end
+
+    def check(self) -> None:
+        if self.merge not in MERGES:
+            raise UserError(f"expansion.merge={self.merge}: unknown; {nearest(self.merge, MERGES)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Decay:
+    """The factor f of the branch (see `plq.train.factor`)."""
+
+    name: str = "cosine"  # cosine, staircase, linear, polynomial, constant
+    end: float = 0.25  # share of the run after which f is 0
+    rate: float = 0.5  # staircase: times this at each stage
+    cutoff: float = 0.001  # staircase: 0 once f would be this or less
+    power: float = 2.0  # polynomial
+    value: float = 0.0  # constant; 0 is the plain low-precision network
+
+    def check(self) -> None:
+        if not 0 < self.end <= 1:
+            raise UserError(f"factor.end={self.end}: allowed above 0, up to 1 (a share of the run)")
+        self.over(1)
+
+    def over(self, total_steps: int) -> Factor:
+        """The factor for a run of this many steps."""
+        steps = max(1, round(self.end * total_steps))
+        return Factor(self.name, steps, self.rate, self.cutoff, self.power, self.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Length of the run and the loss."""
+
+    epochs: float = 10.0  # a fraction is allowed
+    label_smoothing: float = 0.0
+    seed: int = 0  # of initial weights, data order, augmentation, dropout
+
+    def check(self) -> None:
+        if not self.epochs > 0:
+            raise UserError(f"train.epochs={self.epochs}: allowed above 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"train.label_smoothing={self.label_smoothing}: allowed 0 or above, below 1")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"train.seed={self.seed}: allowed 0 to 2147483647")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis."""
+
+    data: int = -1  # -1: all devices
+
+    def check(self) -> None:
+        if self.data != -1 and self.data < 1:
+            raise UserError(f"mesh.data={self.data}: allowed 1 or more, or -1 for all devices")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When to save, what to keep. A save also comes at the end and on SIGTERM or Ctrl-C."""
+
+    every_steps: int = 0  # 0: at the end of each epoch, after the evaluation
+    keep_latest: int = 2
+    keep_best: int = 1  # best test accuracy among the steps with f = 0
+
+    def check(self) -> None:
+        for field, least in (("every_steps", 0), ("keep_latest", 1), ("keep_best", 0)):
+            if getattr(self, field) < least:
+                raise UserError(f"checkpoint.{field}={getattr(self, field)}: allowed {least} or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is written down while training."""
+
+    every_steps: int = 50
+    tensorboard: bool = True
+
+    def check(self) -> None:
+        if self.every_steps < 1:
+            raise UserError(f"report.every_steps={self.every_steps}: allowed 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A whole configuration, checked: every field has its type and a legal value."""
+
+    data: Data = Data()
+    model: Model = Model()
+    quant: Precision = Precision()
+    expansion: Expansion = Expansion()
+    factor: Decay = Decay()
+    optimizer: Recipe = Recipe()
+    train: Train = Train()
+    mesh: MeshShape = MeshShape()
+    checkpoint: Checkpoint = Checkpoint()
+    report: Report = Report()
+
+    def architecture(self, num_classes: int) -> Architecture:
+        """The network for this many classes."""
+        model = self.model
+        return Architecture(model.name, num_classes, self.quant, model.width, model.dropout)
+
+    def check(self) -> None:
+        """Raise UserError unless every section is legal."""
+        self.architecture(num_classes=2).check()
+        for section in dataclasses.fields(self):
+            check = getattr(getattr(self, section.name), "check", None)
+            if check is not None:
+                check()
+        for name, applies in APPLIES.items():
+            section, field = name.split(".")
+            value, unset = (getattr(getattr(here, section), field) for here in (self, Settings()))
+            if value != unset and not applies(self):
+                raise UserError(f"{name}={value}: has no effect with the other fields; leave it at {unset}")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+# Fields that only some choices use: a value that would be ignored is refused.
+APPLIES: dict[str, Callable[[Settings], bool]] = {
+    "quant.granularity": lambda settings: settings.quant.weights == "syq",
+    "quant.eta": lambda settings: settings.quant.weights == "syq" and settings.quant.weight_bits == 2,
+    "factor.rate": lambda settings: settings.factor.name == "staircase",
+    "factor.cutoff": lambda settings: settings.factor.name == "staircase",
+    "factor.power": lambda settings: settings.factor.name == "polynomial",
+    "factor.value": lambda settings: settings.factor.name == "constant",
+    "optimizer.beta2": lambda settings: settings.optimizer.name == "adam",
+    "optimizer.epsilon": lambda settings: settings.optimizer.name == "adam",
+    "optimizer.nesterov": lambda settings: settings.optimizer.momentum > 0,
+    "optimizer.boundaries": lambda settings: settings.optimizer.schedule in ("step", "staircase"),
+    "optimizer.multipliers": lambda settings: settings.optimizer.schedule in ("step", "staircase"),
+}
