@@ -96,6 +96,6 @@ def read_config(workdir: Path) -> dict[str, Any]:
     return config
 
 
-def default_workdir(config_file: str) -> Path:
+def default_workdir(config_file: Path) -> Path:
     """runs/<name of the config file>."""
-    return Path("runs") / Path(config_file).stem
+    return Path("runs") / config_file.stem

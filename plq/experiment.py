@@ -172,6 +172,7 @@ def assemble(settings: Settings) -> Experiment:
     _check_images(experiment)
     steps_per_epoch(len(experiment.train.labels), data.batch_size)
     batch_sharding(experiment.mesh, data.batch_size)
+    layer_table(settings.architecture(len(info.class_names)).plain(), experiment.image_shape)  # it may refuse the images
     return experiment
 
 

@@ -39,6 +39,7 @@ def parse(argv: list[str]) -> tuple[Settings, Path]:
     """Checked settings and the folder of the run. Raises UserError for whatever cannot be understood."""
     for argument in argv:
         _check_field(argument)
+    file = _config_file(argv)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "where everything is written", flag_values=values)
     config_flags.DEFINE_config_file("config", None, "the config", flag_values=values, sys_argv=["plq", *argv])
@@ -52,9 +53,8 @@ def parse(argv: list[str]) -> tuple[Settings, Path]:
     if rest:
         raise UserError(f"{rest[0]}: not understood; allowed: --config FILE, --workdir DIR, --config.SECTION.FIELD=VALUE")
     if not isinstance(config, ConfigDict):
-        raise UserError("--config FILE: missing, or its get_config() gives no ConfigDict (see --help)")
-    workdir = values["workdir"].value or default_workdir(_config_file(argv))
-    return settings(config), Path(workdir)
+        raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
+    return settings(config), Path(values["workdir"].value or default_workdir(file))
 
 
 def _check_field(argument: str) -> None:
@@ -62,19 +62,25 @@ def _check_field(argument: str) -> None:
     name = argument.lstrip("-").split("=")[0]
     if not name.startswith("config."):
         return
-    legal = [field for field, _ in fields_of(Settings().to_json())]
-    field = name.removeprefix("config.")
-    if field not in legal:
-        section = [other for other in legal if other.split(".")[0] == field.split(".")[0]]
-        raise UserError(f"--{name}: unknown field; {nearest(field, section or legal)}")
+    section, _, field = name.removeprefix("config.").partition(".")
+    legal = Settings().to_json()
+    if section not in legal:
+        raise UserError(f"--{name}: unknown section {section}; {nearest(section, legal)}")
+    if field not in legal[section]:
+        raise UserError(f"--{name}: unknown field; {nearest(field, legal[section])}")
 
 
-def _config_file(argv: list[str]) -> str:
-    """The FILE of --config FILE[:ARGUMENT] or --config=FILE[:ARGUMENT]."""
-    given = [second if first in ("--config", "-config") else first.split("=", 1)[1]
-             for first, second in zip(argv, [*argv[1:], ""], strict=True)
-             if first.lstrip("-").split("=")[0] == "config"]
-    return given[-1].split(":")[0]
+def _config_file(argv: list[str]) -> Path:
+    """The FILE of --config FILE[:ARGUMENT] or --config=FILE[:ARGUMENT]. Raises UserError if it is not there."""
+    given = [argument.split("=", 1)[1] if "=" in argument else following
+             for argument, following in zip(argv, [*argv[1:], ""], strict=True)
+             if argument.lstrip("-").split("=")[0] == "config"]
+    if not given:
+        raise UserError("--config FILE: missing (see --help)")
+    file = Path(given[-1].split(":")[0])
+    if not file.is_file():
+        raise UserError(f"--config {file}: no such file")
+    return file
 
 
 def _one_line(error: BaseException) -> str:
