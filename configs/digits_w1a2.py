@@ -1,6 +1,6 @@
 """EXP-Net on scikit-learn's handwritten digits: 1-bit weights, 2-bit activations, no download.
 
-    python -m plq.main --config configs/digits_w1a2.py
+python -m plq.main --config configs/digits_w1a2.py
 """
 
 from plq.config import default

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plq.settings import Settings
 from plq.data.augment import Augmentation
 from plq.data.order import batch_indices, steps_per_epoch
 from plq.data.sets import SetInfo, Split, default_splits, describe, load_split
@@ -17,6 +16,7 @@ from plq.data.stream import eval_batches
 from plq.errors import UserError
 from plq.layers.describe import Layer, layer_table, variable_roles
 from plq.prune import drop_ancillary
+from plq.settings import Settings
 from plq.train.mesh import batch_sharding, make_mesh, replicated
 from plq.train.optimizer import learning_rate, make_optimizer
 from plq.train.state import State, Tally, init_state
@@ -172,7 +172,8 @@ def assemble(settings: Settings) -> Experiment:
     _check_images(experiment)
     steps_per_epoch(len(experiment.train.labels), data.batch_size)
     batch_sharding(experiment.mesh, data.batch_size)
-    layer_table(settings.architecture(len(info.class_names)).plain(), experiment.image_shape)  # it may refuse the images
+    network = settings.architecture(len(info.class_names)).plain()
+    layer_table(network, experiment.image_shape)  # refuses images that the network cannot take
     return experiment
 
 

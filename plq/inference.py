@@ -1,8 +1,8 @@
 """The served model: a stripped checkpoint in the pure low-precision network.
 
-    from plq import inference
-    model = inference.load("runs/digits/model")
-    logits = model(images)                            # uint8 [batch, height, width, channels]
+from plq import inference
+model = inference.load("runs/digits/model")
+logits = model(images)                            # uint8 [batch, height, width, channels]
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """A run from its first step, or the one it was interrupted at, to the stripped model."""
 
 import contextlib
+import dataclasses
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def noted_signals() -> Iterator[list[int]]:
         received.append(signum)
         signal.signal(signum, before[signum])
 
-    before = {kind: signal.getsignal(kind) for kind in kinds}
+    before: dict[int, Any] = {kind: signal.getsignal(kind) for kind in kinds}
     for kind in kinds:
         signal.signal(kind, note)
     try:
@@ -109,7 +110,8 @@ class Run:
         if len(images) == self.experiment.settings.data.batch_size:
             same = compare(self.experiment.logits(self.state, images), self.experiment.logits(pruned, images))
         dropped = removal({"weights": self.state.weights, "statistics": self.state.statistics})
-        self.log.note(f"step {self.step:,}: f is 0, the branch is left behind: {dropped}; logits before and after: {same}")
+        what = f"the branch is left behind: {dropped}"
+        self.log.note(f"step {self.step:,}: f is 0, {what}; logits before and after: {same}")
         self.state = pruned
 
     def _report(self) -> None:
@@ -122,7 +124,7 @@ class Run:
             "factor": np.float32(self.experiment.task.factor(self.step - 1)),
         }
         self.log.train(self.step, values)
-        self.state = self.state.replace(tally=self.experiment.fresh_tally())
+        self.state = dataclasses.replace(self.state, tally=self.experiment.fresh_tally())
 
     def _evaluate(self) -> None:
         self._require_finite(int(self.state.tally.broken_step))
@@ -176,7 +178,9 @@ class Run:
         batch = self.experiment.settings.data.batch_size
         served = evaluate(model, split, batch)
         images = split.images[:batch]
-        same = compare(self.experiment.logits(self.state, images), model(images)) if len(images) == batch else "not compared"
+        same = "not compared: fewer test images than one batch"
+        if len(images) == batch:
+            same = compare(self.experiment.logits(self.state, images), model(images))
         trained = f"{100 * self.test['accuracy']:.2f} % as trained"
         self.log.note(f"{path}: test accuracy {100 * served['accuracy']:.2f} % ({trained}); logits: {same}")
 

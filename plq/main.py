@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -51,7 +52,8 @@ def parse(argv: list[str]) -> tuple[Settings, Path]:
     except Exception as error:  # a config file is the user's own code and can raise anything
         raise UserError(f"--config: {type(error).__name__}: {_one_line(error)}") from error
     if rest:
-        raise UserError(f"{rest[0]}: not understood; allowed: --config FILE, --workdir DIR, --config.SECTION.FIELD=VALUE")
+        allowed = "--config FILE, --workdir DIR, --config.SECTION.FIELD=VALUE"
+        raise UserError(f"{rest[0]}: not understood; allowed: {allowed}")
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
     return settings(config), Path(values["workdir"].value or default_workdir(file))
@@ -72,9 +74,11 @@ def _check_field(argument: str) -> None:
 
 def _config_file(argv: list[str]) -> Path:
     """The FILE of --config FILE[:ARGUMENT] or --config=FILE[:ARGUMENT]. Raises UserError if it is not there."""
-    given = [argument.split("=", 1)[1] if "=" in argument else following
-             for argument, following in zip(argv, [*argv[1:], ""], strict=True)
-             if argument.lstrip("-").split("=")[0] == "config"]
+    given = [
+        argument.split("=", 1)[1] if "=" in argument else following
+        for argument, following in zip(argv, [*argv[1:], ""], strict=True)
+        if argument.lstrip("-").split("=")[0] == "config"
+    ]
     if not given:
         raise UserError("--config FILE: missing (see --help)")
     file = Path(given[-1].split(":")[0])
@@ -92,7 +96,7 @@ def _one_line(error: BaseException) -> str:
 def print_layers(experiment: Experiment) -> None:
     """The table at the start: bits, variables, and bytes while training and deployed."""
     header = ["layer", "kind", "W", "A", "output", "parameters", "ancillary", "bytes now", "deployed"]
-    rows = [
+    rows: list[list[Any]] = [
         [
             layer.name,
             layer.kind,

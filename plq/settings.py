@@ -166,10 +166,14 @@ class Settings:
             if check is not None:
                 check()
         for name, applies in APPLIES.items():
-            section, field = name.split(".")
-            value, unset = (getattr(getattr(here, section), field) for here in (self, Settings()))
+            value, unset = self.value(name), Settings().value(name)
             if value != unset and not applies(self):
                 raise UserError(f"{name}={value}: has no effect with the other fields; leave it at {unset}")
+
+    def value(self, name: str) -> Any:
+        """The value of "section.field"."""
+        section, field = name.split(".")
+        return getattr(getattr(self, section), field)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

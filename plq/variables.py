@@ -24,7 +24,7 @@ def is_ancillary(path: str) -> bool:
 
 def flatten(tree: dict, prefix: str = "") -> dict:
     """Leaves of a nested dict by path. Empty dicts vanish."""
-    flat = {}
+    flat: dict = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
         flat.update(flatten(value, path + "/") if isinstance(value, dict) else {path: value})

@@ -17,7 +17,9 @@ from plq.errors import UserError
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    folder = write_set(tmp_path_factory.mktemp("tfds"), {"train": noise(30), "test": noise(7, seed=1), "void": noise(1)})
+    folder = write_set(
+        tmp_path_factory.mktemp("tfds"), {"train": noise(30), "test": noise(7, seed=1), "void": noise(1)}
+    )
     info = next(folder.glob("*/*/dataset_info.json"))
     content = json.loads(info.read_text())
     next(split for split in content["splits"] if split["name"] == "void")["shardLengths"] = ["0"]

@@ -218,7 +218,10 @@ CONFIG_FILES = [
     ("x = 1", "get_config"),
     ("def get_config():\n    return 1 / 0", "division by zero"),
     ("from plq.config import default\ndef get_config():\n    c = default()\n    c.data.nme = 'x'\n    return c", "nme"),
-    ("from plq.config import default\ndef get_config():\n    c = default()\n    c.data.flip = 'x'\n    return c", "flip"),
+    (
+        "from plq.config import default\ndef get_config():\n    c = default()\n    c.data.flip = 'x'\n    return c",
+        "flip",
+    ),
     ("def get_config():\n    return 3", "gives no ConfigDict"),
 ]
 
@@ -259,7 +262,11 @@ def test_help_is_status_0(name):
 def test_other_mistakes(workdir, folder, tmp_path):
     steps = "allowed: 11, 22, 33, 44"
     for door, arguments, message in (
-        (prune, ["--workdir", str(workdir), "--step", "11", "--out", str(tmp_path / "m")], "the factor f is 0.5 at step 11"),
+        (
+            prune,
+            ["--workdir", str(workdir), "--step", "11", "--out", str(tmp_path / "m")],
+            "the factor f is 0.5 at step 11",
+        ),
         (prune, ["--workdir", str(workdir), "--step", "12", "--out", str(tmp_path / "m")], steps),
         (prune, ["--workdir", str(workdir), "--out", str(other_folder(tmp_path))], "it is left alone"),
         (evaluate, ["--workdir", str(workdir), "--step", "3"], steps),

@@ -98,7 +98,13 @@ def test_a_quantizer_is_one_file_and_one_line(monkeypatch):
 
 
 OTHER = {str: "?", int: -7, bool: None, float: -7.0, tuple: (-7.0,)}
-FREE = {"data.name", "data.train_split", "data.test_split", "data.data_dir", "data.cache_dir"}  # checked against the disk
+FREE = {
+    "data.name",
+    "data.train_split",
+    "data.test_split",
+    "data.data_dir",
+    "data.cache_dir",
+}  # checked against the disk
 
 
 @pytest.mark.parametrize("name", [name for name, value in fields_of(Settings().to_json())

@@ -72,8 +72,12 @@ def test_the_served_network_has_no_code_of_the_branch():
     assert set(shapes) == {"params", "batch_stats"}
     for room in ("quant", "layers/conv.py", "layers/unit.py", "models/svhn.py"):
         for file in sorted(Path(inference.__file__).parent.glob(f"{room}*/**/*.py" if "." not in room else room)):
-            imported = {name.name for node in ast.walk(ast.parse(file.read_text()))
-                        if isinstance(node, ast.ImportFrom) and "expanded" in (node.module or "") for name in node.names}
+            imported = {
+                name.name
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.ImportFrom) and "expanded" in (node.module or "")
+                for name in node.names
+            }
             assert not imported, file
 
 
@@ -142,6 +146,10 @@ def test_paths_that_are_no_model_say_what_they_are(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / DESCRIPTION).write_text("{}")
-    for name, message in (("gone", "does not exist"), ("file", "is a file"), ("run", "its stripped model is .*run/model")):
+    for name, message in (
+        ("gone", "does not exist"),
+        ("file", "is a file"),
+        ("run", "its stripped model is .*run/model"),
+    ):
         with pytest.raises(UserError, match=message):
             inference.load(tmp_path / name)

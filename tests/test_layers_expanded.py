@@ -53,8 +53,12 @@ def test_merges_are_what_they_are_called():
     np.testing.assert_array_equal(outputs["add"], low + ancillary)
     np.testing.assert_array_equal(outputs["subtract"], low - ancillary)
     written_out = jax.lax.conv_general_dilated(
-        x, variables["ancillary"]["ancillary_conv"]["kernel"], (1, 1), "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x,
+        variables["ancillary"]["ancillary_conv"]["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
     np.testing.assert_allclose(ancillary, 0.5 * written_out / np.sqrt(1 + 1e-4), rtol=1e-5, atol=1e-6)
 
 

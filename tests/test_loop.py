@@ -115,8 +115,14 @@ def test_a_config_that_computes_something_else_is_refused(uninterrupted):
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     """A learning rate that overflows: the step is named, and no checkpoint has a value that is not finite."""
-    broken = tiny(optimizer__name="sgd", optimizer__learning_rate=1e30, checkpoint__every_steps=1,
-                  quant__weight_bits=32, quant__activation_bits=32, quant__activations="relu")
+    broken = tiny(
+        optimizer__name="sgd",
+        optimizer__learning_rate=1e30,
+        checkpoint__every_steps=1,
+        quant__weight_bits=32,
+        quant__activation_bits=32,
+        quant__activations="relu",
+    )
     with pytest.raises(UserError, match=r"step \d+: the loss or its gradient is not finite"):
         train(broken, tmp_path)
     for step in open_store(tmp_path).steps():

@@ -65,8 +65,17 @@ def test_traced_and_plain_steps_agree():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("name", "cosin"), ("decay_steps", 0), ("rate", 1.0), ("rate", 0.0), ("cutoff", 0.0), ("power", 0.0),
-     ("value", 1.5), ("value", -0.1), ("rate", float("nan"))],
+    [
+        ("name", "cosin"),
+        ("decay_steps", 0),
+        ("rate", 1.0),
+        ("rate", 0.0),
+        ("cutoff", 0.0),
+        ("power", 0.0),
+        ("value", 1.5),
+        ("value", -0.1),
+        ("rate", float("nan")),
+    ],
 )
 def test_illegal_values_are_named(field, value):
     with pytest.raises(UserError, match="factor."):

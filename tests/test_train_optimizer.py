@@ -60,7 +60,10 @@ def test_sgd_momentum_accumulates():
         ({"schedule": "staircase", "boundaries": (0.25,), "multipliers": (0.5,)}, {249: 1.0, 250: 0.5, 500: 0.25}),
         ({"schedule": "cosine"}, {0: 1.0, 500: 0.5, 1000: 0.0}),
         ({"schedule": "cosine", "warmup": 0.1}, {0: 0.0, 50: 0.5, 100: 1.0, 550: 0.5, 1000: 0.0}),
-        ({"schedule": "step", "boundaries": (0.5,), "multipliers": (0.1,), "warmup": 0.1}, {50: 0.5, 499: 1.0, 501: 0.1}),
+        (
+            {"schedule": "step", "boundaries": (0.5,), "multipliers": (0.1,), "warmup": 0.1},
+            {50: 0.5, 499: 1.0, 501: 0.1},
+        ),
     ],
 )
 def test_learning_rates(fields, expected):
@@ -71,10 +74,19 @@ def test_learning_rates(fields, expected):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"name": "adamw"}, {"schedule": "cosin"}, {"learning_rate": 0.0}, {"momentum": 1.0}, {"warmup": 1.0},
-     {"decay": "L2"}, {"decay_roles": ("kernel",)}, {"weight_decay": -1.0}, {"schedule": "step", "boundaries": ()},
-     {"schedule": "step", "boundaries": (0.5, 0.4), "multipliers": (0.1, 0.1)},
-     {"schedule": "step", "boundaries": (0.5,), "multipliers": (0.1, 0.1)}],
+    [
+        {"name": "adamw"},
+        {"schedule": "cosin"},
+        {"learning_rate": 0.0},
+        {"momentum": 1.0},
+        {"warmup": 1.0},
+        {"decay": "L2"},
+        {"decay_roles": ("kernel",)},
+        {"weight_decay": -1.0},
+        {"schedule": "step", "boundaries": ()},
+        {"schedule": "step", "boundaries": (0.5, 0.4), "multipliers": (0.1, 0.1)},
+        {"schedule": "step", "boundaries": (0.5,), "multipliers": (0.1, 0.1)},
+    ],
 )
 def test_illegal_recipes_are_named(fields):
     with pytest.raises(UserError, match="optimizer."):

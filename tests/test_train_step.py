@@ -29,7 +29,9 @@ def test_leaving_the_branch_behind_changes_no_kept_value(fields):
     leaving, keeping = tiny(**fields), tiny(**fields, expansion__leave=False)
     left, kept = trained(leaving), trained(keeping)
     assert not ancillary_leaves(left) and ancillary_leaves(kept)
-    assert_same((left.weights, left.statistics, left.moments), drop_ancillary((kept.weights, kept.statistics, kept.moments)))
+    assert_same(
+        (left.weights, left.statistics, left.moments), drop_ancillary((kept.weights, kept.statistics, kept.moments))
+    )
     assert leaving.step._cache_size() == 2  # one expanded, one pruned: no retrace over the schedule of f
     assert keeping.step._cache_size() == 1
 
@@ -56,14 +58,20 @@ def flatten_state(state):
 def test_same_seed_same_bits_other_seed_other_bits():
     first, again, other = (trained(tiny(train__seed=seed), 5) for seed in (3, 3, 4))
     assert_same(first, again)
-    assert not np.array_equal(first.weights["params"]["dense"]["conv"]["kernel"],
-                              other.weights["params"]["dense"]["conv"]["kernel"])
+    assert not np.array_equal(
+        first.weights["params"]["dense"]["conv"]["kernel"], other.weights["params"]["dense"]["conv"]["kernel"]
+    )
 
 
 def test_two_devices_train_as_one():
     """Global batch statistics, and augmentation that does not depend on the sharding."""
-    fields = {"data__pad": 2, "data__flip": True, "model__dropout": 0.0, "quant__weight_bits": 32,
-              "quant__activation_bits": 32}
+    fields = {
+        "data__pad": 2,
+        "data__flip": True,
+        "model__dropout": 0.0,
+        "quant__weight_bits": 32,
+        "quant__activation_bits": 32,
+    }
     one, two = trained(tiny(**fields, mesh__data=1), 3), trained(tiny(**fields, mesh__data=2), 3)
     assert len(jax.devices()) == 2
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)

@@ -13,7 +13,9 @@ def png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_set(folder, images: dict[str, list[np.ndarray]], name="tiny_set", shape=None, label=None, file_format="array_record"):
+def write_set(
+    folder, images: dict[str, list[np.ndarray]], name="tiny_set", shape=None, label=None, file_format="array_record"
+):
     """``images``: for each split, uint8 arrays; the label of image i is i % 3."""
     first = next(image for split in images.values() for image in split)
     features = {"image": tfds.features.Image(shape=shape or first.shape)}

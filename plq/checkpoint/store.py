@@ -6,16 +6,10 @@ data, and takes a tree it cannot read for an empty one: so each checkpoint carri
 with shape, dtype and checksum of every leaf, the record and the accuracy, itself under a checksum.
 """
 
-import contextlib
-import dataclasses
-import gc
 import json
-import logging
 import shutil
-import sys
 import warnings
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,13 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from plq.checkpoint.keep import Keep
+from plq.checkpoint.manifest import checksum, require_intact, sealed, unsealed
 from plq.checkpoint.match import Leaves, leaf_shapes, require_same_leaves
+from plq.checkpoint.reading import READ_ERRORS, UnreadableError, hushed, reading, reason
 from plq.errors import UserError
 from plq.variables import flatten, leaf_path, nest
-
-# What reading a damaged checkpoint can raise: missing files, tensorstore and JSON errors, and from Orbax's
-# parsing of changed JSON lacking keys, wrong types and lacking attributes.
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError)
 
 Record = dict[str, Any]
 T = TypeVar("T")
@@ -41,7 +34,7 @@ class Store:
 
     def __init__(self, directory: Path, keep_latest: int = 2, keep_best: int = 1):
         self.directory = Path(directory).absolute()
-        self._keep = _Keep(keep_latest, keep_best, {})
+        self._keep = Keep(keep_latest, keep_best, {})
         self._checkpointer = self._opened()
         for step in self.steps():
             self._keep.note(step, self._accuracy(step))
@@ -61,10 +54,10 @@ class Store:
             "record": dict(record),
             "accuracy": accuracy,
             "leaves": leaf_shapes(state),
-            "crc32": {path: _checksum(leaf) for path, leaf in copies.items()},
+            "crc32": {path: checksum(leaf) for path, leaf in copies.items()},
         }
         self._keep.note(step, accuracy)
-        self._checkpointer.save_async(step, nest(copies), force=True, custom_metadata=_sealed(manifest))
+        self._checkpointer.save_async(step, nest(copies), force=True, custom_metadata=sealed(manifest))
 
     def wait(self) -> None:
         """Return when the save in progress, if any, is complete."""
@@ -118,8 +111,7 @@ class Store:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         chosen = {path: leaf for path, leaf in self.leaves(step).items() if path.split("/")[0] in keys}
         wanted = {
-            path: jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=here)
-            for path, (shape, dtype) in chosen.items()
+            path: jax.ShapeDtypeStruct(shape, np.dtype(dtype), sharding=here) for path, (shape, dtype) in chosen.items()
         }
         loaded = self._load(step, nest(wanted), partial=True) if wanted else {}
         return {key: {} for key in keys} | nest(jax.device_get(loaded))
@@ -148,16 +140,16 @@ class Store:
 
     def _opened(self) -> ocp.training.Checkpointer:
         """Orbax reads when each step was saved, and there is no going on without."""
-        with _hushed():
+        with hushed():
             try:
                 return ocp.training.Checkpointer(self.directory, preservation_policy=self._keep)
-            except UNREADABLE as error:
-                raise UserError(f"{self.directory}: cannot be opened ({_reason(error)})") from error
+            except READ_ERRORS as error:
+                raise UserError(f"{self.directory}: cannot be opened ({reason(error)})") from error
 
     def _manifest(self, step: int) -> dict[str, Any]:
         """What `save` wrote beside the arrays."""
         file = self.directory / str(step) / "_CHECKPOINT_METADATA"
-        return self._readable(step, lambda: _unsealed(json.loads(file.read_text())["custom_metadata"]))
+        return self._readable(step, lambda: unsealed(json.loads(file.read_text())["custom_metadata"]))
 
     def _accuracy(self, step: int) -> float | None:
         try:
@@ -174,19 +166,13 @@ class Store:
             context.pytree.loading.partial_load = partial
             with context:
                 loaded = flatten(self._checkpointer.load(step, wanted))
-            _require_intact({path: loaded[path] for path in flatten(wanted)}, checksums)
+            require_intact({path: loaded[path] for path in flatten(wanted)}, checksums)
             return loaded
 
         return self._readable(step, read)
 
     def _readable(self, step: int, read: Callable[[], T]) -> T:
-        with _hushed():
-            try:
-                return read()
-            except UNREADABLE as error:
-                reason = _reason(error)
-            gc.collect()  # Orbax's unfinished reads complain when they are collected: here, unheard
-        raise UnreadableError(f"{self.directory / str(step)}: cannot be read ({reason})")
+        return reading(f"{self.directory / str(step)}", read)
 
     def _aside(self) -> Path:
         return self.directory.with_name(self.directory.name + ".unreadable")
@@ -199,7 +185,7 @@ class Store:
             shutil.rmtree(target, ignore_errors=True)
             (self.directory / str(step)).rename(target)
         if steps:
-            with _hushed():
+            with hushed():
                 self._checkpointer.reload()
             warnings.warn(f"moved to {self._aside()}: unreadable checkpoints {steps}", stacklevel=3)
 
@@ -212,35 +198,6 @@ class Store:
             warnings.warn(f"{self.directory}: removed half-written checkpoints {names}", stacklevel=3)
 
 
-@dataclasses.dataclass
-class _Keep:
-    """Which checkpoints Orbax leaves in the folder. ``scores``: accuracy by step, where there is one."""
-
-    latest: int
-    best: int
-    scores: dict[int, float]
-
-    def note(self, step: int, accuracy: float | None) -> None:
-        self.scores.pop(step, None)
-        if accuracy is not None:
-            self.scores[step] = accuracy
-
-    def ranked(self, steps: Sequence[int]) -> list[int]:
-        """The steps that have a score, best first, of equals the later first."""
-        scored = [step for step in steps if step in self.scores]
-        return sorted(scored, key=lambda step: (self.scores[step], step), reverse=True)
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax's question, for checkpoints of rising steps."""
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*sorted(steps)[-self.latest :], *self.ranked(steps)[: self.best]}
-        return [step in kept for step in steps]
-
-
-class UnreadableError(UserError):
-    """A checkpoint that is there and cannot be read."""
-
-
 def open_store(workdir: Path) -> Store:
     """The checkpoints of a training folder, for reading. Raises UserError if it is not one."""
     if not (workdir / "checkpoints").is_dir():
@@ -251,57 +208,3 @@ def open_store(workdir: Path) -> Store:
 def _copy(leaf: jax.Array) -> jax.Array:
     """On a CPU the host sees the device's own buffer, which the next step may reuse while it is written."""
     return jnp.copy(leaf) if next(iter(leaf.devices())).platform == "cpu" else leaf
-
-
-def _checksum(leaf: jax.Array) -> int | None:
-    """CRC-32 of the values; None where this process does not hold all of them."""
-    if leaf.is_fully_replicated:
-        leaf = leaf.addressable_data(0)
-    if not leaf.is_fully_addressable:
-        return None
-    return zlib.crc32(np.ascontiguousarray(leaf).tobytes())
-
-
-def _require_intact(leaves: dict[str, jax.Array], checksums: dict[str, int | None]) -> None:
-    for path, leaf in leaves.items():
-        found, saved = _checksum(leaf), checksums[path]
-        if None not in (found, saved) and found != saved:
-            raise ValueError(f"{path} is damaged: its checksum is not the one it was saved with")
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Without what Orbax and its event loop print about a damaged checkpoint; we say it in one line."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels, hook = [logger.level for logger in loggers], sys.unraisablehook
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            sys.unraisablehook = lambda _: None
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL + 1)
-            yield
-        finally:
-            sys.unraisablehook = hook
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(manifest)
-    return {"manifest": text, "crc32": zlib.crc32(text.encode())}
-
-
-def _unsealed(sealed: dict[str, Any]) -> dict[str, Any]:
-    """The manifest. Raises ValueError if it is not as it was sealed."""
-    if zlib.crc32(sealed["manifest"].encode()) != sealed["crc32"]:
-        raise ValueError("the record is damaged: its checksum is not the one it was saved with")
-    return json.loads(sealed["manifest"])
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of what went wrong at the bottom: Orbax wraps it in pages of settings."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -1,7 +1,7 @@
 """Batches ahead of their use, and the batches of an evaluation."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from plq.data.sets import Split
 Batch = TypeVar("Batch")
 
 
-def prefetch(make_batch: Callable[[int], Batch], start: int, stop: int, depth: int = 2) -> Iterator[Batch]:
+def prefetch(make_batch: Callable[[int], Batch], start: int, stop: int, depth: int = 2) -> Generator[Batch, None, None]:
     """``make_batch(start)``, ..., ``make_batch(stop - 1)``, made in a thread up to ``depth`` steps ahead.
 
     What ``make_batch`` raises is raised here, at its step. Closing the iterator ends the thread.

@@ -99,7 +99,7 @@ def layer_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]
     return [_row(path, *units[path], flatten_dict(shapes)) for path in order]
 
 
-def _row(path: tuple, unit: Unit, output: Any, variables: dict[tuple, Any]) -> Layer:
+def _row(path: tuple, unit: Any, output: Any, variables: dict[tuple, Any]) -> Layer:
     own = {key: leaf for key, leaf in variables.items() if key[1 : 1 + len(path)] == path}
     count = lambda *collections: sum(int(np.prod(leaf.shape)) for key, leaf in own.items() if key[0] in collections)
     kernel = int(np.prod(variables[("params", *path, "conv", "kernel")].shape))

@@ -52,15 +52,16 @@ class ConcatConv(QuantConv):
         return self.variable("ancillary", "extra_kernel", init).value
 
 
-class InAncillary:
+class InAncillary(nn.Module):
     """Mixin: a Linen layer whose parameters and batch statistics live in the ancillary collections."""
 
-    def param(self, name, init, *args, **kwargs):
-        return self.variable("ancillary", name, lambda: init(self.make_rng("params"), *args, **kwargs)).value
+    def param(self, *args: Any, **kwargs: Any) -> Any:
+        name, init, *rest = args
+        return self.variable("ancillary", name, lambda: init(self.make_rng("params"), *rest, **kwargs)).value
 
-    def variable(self, collection, name, init=None, *args, **kwargs):
-        collection = "ancillary_stats" if collection == "batch_stats" else collection
-        return super().variable(collection, name, init, *args, **kwargs)
+    def variable(self, *args: Any, **kwargs: Any) -> Any:
+        collection, *rest = args
+        return super().variable("ancillary_stats" if collection == "batch_stats" else collection, *rest, **kwargs)
 
 
 class AncillaryConv(InAncillary, ConcatConv):

@@ -98,7 +98,7 @@ def expanded_kit(precision: Precision, merge: str, factor: Array | float) -> Kit
     plain = plain_kit(precision)
 
     def inner(*args, name: str, **kwargs) -> ExpandedUnit:
-        low = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
+        low: Any = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
         return ExpandedUnit(low, merge, factor, name=name)
 
     return dataclasses.replace(plain, inner=inner, last=partial(plain.last, conv=ConcatConv))

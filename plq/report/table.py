@@ -10,8 +10,10 @@ def format_table(header: list[str], rows: list[list[Any]], total: list[Any] | No
     right = [bool(rows) and isinstance(rows[0][column], (int, float)) for column in range(len(header))]
 
     def line(row: list[str]) -> str:
-        aligned = [cell.rjust(width) if is_right else cell.ljust(width)
-                   for cell, width, is_right in zip(row, widths, right, strict=True)]
+        aligned = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, right, strict=True)
+        ]
         return "  ".join(aligned).rstrip()
 
     rule = "  ".join("-" * width for width in widths)

@@ -64,7 +64,8 @@ class Recipe:
         if self.schedule not in ("step", "staircase"):
             return
         if list(self.boundaries) != sorted(set(self.boundaries)) or not all(0 < b <= 1 for b in self.boundaries):
-            raise UserError(f"optimizer.boundaries={self.boundaries}: allowed rising shares of the run, above 0, up to 1")
+            allowed = "rising shares of the run, above 0, up to 1"
+            raise UserError(f"optimizer.boundaries={self.boundaries}: allowed {allowed}")
         wanted = 1 if self.schedule == "staircase" else len(self.boundaries)
         if not self.boundaries or len(self.boundaries) != wanted or len(self.multipliers) != wanted:
             found = f"{len(self.boundaries)} boundaries and {len(self.multipliers)} multipliers"

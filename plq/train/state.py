@@ -29,8 +29,8 @@ class Tally:
     @classmethod
     def zero(cls) -> "Tally":
         # Distinct buffers: the step donates its state, and one buffer cannot be donated twice.
-        zeros = [jnp.asarray(np.zeros((), np.float32)) for _ in range(3)]
-        return cls(*zeros, broken_step=jnp.asarray(np.full((), -1, np.int32)))
+        loss, correct, examples = (jnp.asarray(np.zeros((), np.float32)) for _ in range(3))
+        return cls(loss, correct, examples, jnp.asarray(np.full((), -1, np.int32)))
 
 
 @flax.struct.dataclass

@@ -1,6 +1,7 @@
 """One training step and one evaluation: pure functions of state and batch."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -81,7 +82,9 @@ def _counted(state: State, loss: Array, hits: Array, gradient_norm: Array) -> Ta
 
 def logits_of(task: Task, state: State, images: Array) -> Array:
     """Logits [batch, classes] of uint8 images, in evaluation mode."""
-    return task.network(state).apply(state.variables, normalize(images, task.mean, task.std), train=False)
+    x = normalize(images, task.mean, task.std)
+    logits: Any = task.network(state).apply(state.variables, x, train=False)
+    return logits
 
 
 def score(logits: Array, labels: Array, mask: Array) -> dict[str, Array]:
