@@ -12,6 +12,7 @@ $(VENV)/ready: pyproject.toml
 
 demo: $(VENV)/ready
 	$(BIN)/python -m plq.main --config configs/digits_w1a2.py --workdir runs/digits_w1a2
+	$(BIN)/python -m plq.evaluate --workdir runs/digits_w1a2
 	$(BIN)/python -m plq.evaluate --model runs/digits_w1a2/model
 
 test: $(VENV)/ready lint

@@ -16,8 +16,8 @@ def get_config():
     config.quant.weight_bits = 1
     config.quant.activation_bits = 2
     config.factor.end = 0.25
-    config.optimizer.learning_rate = 0.002
+    config.optimizer.learning_rate = 0.004
     config.optimizer.schedule = "cosine"
-    config.train.epochs = 8.0
+    config.train.epochs = 16.0
     config.report.every_steps = 11
     return config

@@ -9,7 +9,7 @@ from plq.config import read_config, settings
 from plq.data.sets import default_splits, load_split
 from plq.door import arguments, run
 from plq.errors import UserError
-from plq.experiment import assemble, evaluate
+from plq.experiment import all_logits, assemble, evaluation
 
 
 def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
@@ -33,7 +33,8 @@ def evaluate_model(path: Path, split: str, data_dir: str, batch_size: int) -> st
     data = settings(model.training["config"], str(path)).data
     split = split or data.test_split or default_splits(data.name)[1]
     images = load_split(data.name, split, data.image_size, data_dir or data.data_dir, data.cache_dir)
-    return _line(f"{path} on {data.name} {split}", evaluate(model, images, batch_size), len(images.labels))
+    found = evaluation(all_logits(model, images, batch_size), images.labels)
+    return _line(f"{path} on {data.name} {split}", found, len(images.labels))
 
 
 def _line(what: str, found: dict[str, float], examples: int) -> str:

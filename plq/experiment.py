@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from plq.data.augment import Augmentation
@@ -133,10 +132,15 @@ class Experiment:
         chosen = batch_indices(seed, step, len(self.train.labels), size)
         return jax.device_put((self.train.images[chosen], self.train.labels[chosen]), self.sharding)
 
-    def evaluate(self, state: State) -> dict[str, float]:
-        """Mean loss and accuracy over the whole test split, each example counted once."""
+    def test_logits(self, state: State) -> np.ndarray:
+        """Logits [examples, classes] of the whole test split, in evaluation mode."""
         place = lambda images: jax.device_put(images, self.sharding)
-        return evaluate(lambda images: self.logits(state, place(images)), self.test, self.settings.data.batch_size)
+        function = lambda images: self.logits(state, place(images))
+        return all_logits(function, self.test, self.settings.data.batch_size)
+
+    def evaluate(self, state: State) -> dict[str, float]:
+        """Mean loss and accuracy over the whole test split."""
+        return evaluation(self.test_logits(state), self.test.labels)
 
     def description(self) -> dict[str, Any]:
         """What a served model needs to know, and where it comes from."""
@@ -150,16 +154,18 @@ class Experiment:
         }
 
 
-def evaluate(logits: Callable[[np.ndarray], Any], split: Split, batch_size: int) -> dict[str, float]:
-    """Mean loss and accuracy of a function from uint8 images to logits, each example counted once."""
-    totals = {"loss": 0.0, "correct": 0.0, "examples": 0.0}
-    for images, labels, mask in eval_batches(split, batch_size):
-        sums = _score(jnp.asarray(jax.device_get(logits(images))), labels, mask)
-        totals = {name: total + float(sums[name]) for name, total in totals.items()}
-    return {"loss": totals["loss"] / totals["examples"], "accuracy": totals["correct"] / totals["examples"]}
+def all_logits(function: Callable[[np.ndarray], Any], split: Split, batch_size: int) -> np.ndarray:
+    """What ``function`` (uint8 images of one batch -> logits) gives for each image of the split."""
+    batches = [jax.device_get(function(images)) for images, _, _ in eval_batches(split, batch_size)]
+    return np.concatenate(batches)[: len(split.labels)]
 
 
 _score = jax.jit(score)
+
+
+def evaluation(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Mean loss and accuracy."""
+    return {name: float(value) for name, value in _score(logits, labels).items()}
 
 
 def assemble(settings: Settings) -> Experiment:

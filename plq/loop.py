@@ -13,9 +13,9 @@ import numpy as np
 from plq import inference
 from plq.checkpoint.model_file import write_model
 from plq.checkpoint.store import Store
-from plq.data.stream import prefetch
+from plq.data.stream import eval_batches, prefetch
 from plq.errors import UserError
-from plq.experiment import Experiment, evaluate
+from plq.experiment import Experiment, all_logits, evaluation
 from plq.prune import removal
 from plq.report.log import RunLog
 from plq.report.progress import Progress
@@ -105,10 +105,8 @@ class Run:
             self._leave(pruned)
 
     def _leave(self, pruned: State) -> None:
-        images = self.experiment.test.images[: self.experiment.settings.data.batch_size]
-        same = "not compared: fewer test images than one batch"
-        if len(images) == self.experiment.settings.data.batch_size:
-            same = compare(self.experiment.logits(self.state, images), self.experiment.logits(pruned, images))
+        images = next(eval_batches(self.experiment.test, self.experiment.settings.data.batch_size))[0]
+        same = compare(*(np.asarray(self.experiment.logits(state, images)) for state in (self.state, pruned)))
         dropped = removal({"weights": self.state.weights, "statistics": self.state.statistics})
         what = f"the branch is left behind: {dropped}"
         self.log.note(f"step {self.step:,}: f is 0, {what}; logits before and after: {same}")
@@ -175,23 +173,19 @@ class Run:
 
     def _check(self, path: Path) -> None:
         model, split = inference.load(path), self.experiment.test
-        batch = self.experiment.settings.data.batch_size
-        served = evaluate(model, split, batch)
-        images = split.images[:batch]
-        same = "not compared: fewer test images than one batch"
-        if len(images) == batch:
-            same = compare(self.experiment.logits(self.state, images), model(images))
-        trained = f"{100 * self.test['accuracy']:.2f} % as trained"
-        self.log.note(f"{path}: test accuracy {100 * served['accuracy']:.2f} % ({trained}); logits: {same}")
+        served = all_logits(model, split, self.experiment.settings.data.batch_size)
+        trained = self.experiment.test_logits(self.state)
+        accuracies = [evaluation(logits, split.labels)["accuracy"] for logits in (served, trained)]
+        text = f"test accuracy {100 * accuracies[0]:.2f} % ({100 * accuracies[1]:.2f} % as trained)"
+        self.log.note(f"{path}: {text}; logits: {compare(trained, served)}")
 
     def close(self) -> None:
         self.log.close()
         self.store.close()
 
 
-def compare(logits: jax.Array, other: jax.Array) -> str:
-    """How two arrays of logits differ, in words."""
-    left, right = np.asarray(logits), np.asarray(other)
+def compare(left: np.ndarray, right: np.ndarray) -> str:
+    """How two arrays of logits [images, classes] differ, in words."""
     if np.array_equal(left, right):
-        return f"bit-equal on {len(left)} images"
-    return f"differ by up to {np.abs(left - right).max():.3g} on {len(left)} images"
+        return f"bit-equal on {len(left):,} images"
+    return f"differ by up to {np.abs(left - right).max():.3g} on {len(left):,} images"

@@ -87,10 +87,6 @@ def logits_of(task: Task, state: State, images: Array) -> Array:
     return logits
 
 
-def score(logits: Array, labels: Array, mask: Array) -> dict[str, Array]:
-    """Sums over one batch: loss, correct, examples. ``mask`` is 0 for padding examples, else 1."""
-    return {
-        "loss": jnp.sum(cross_entropy(logits, labels) * mask),
-        "correct": jnp.sum(correct(logits, labels) * mask),
-        "examples": jnp.sum(mask),
-    }
+def score(logits: Array, labels: Array) -> dict[str, Array]:
+    """Mean loss in nats and accuracy (0 to 1) over all examples: logits [examples, classes], labels [examples]."""
+    return {"loss": cross_entropy(logits, labels).mean(), "accuracy": correct(logits, labels).mean()}
