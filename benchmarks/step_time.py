@@ -93,8 +93,8 @@ def main() -> None:
         for name, (run, at, steps) in variants.items():
             times[name].append(seconds(run, start(run, at), steps)[0])
     device = jax.devices()[0]
-    print(f"{device.device_kind} ({platform.machine()}), jax {jax.__version__}, {given.repeats} repeats of {given.steps}")
-    print(f"steps, width {given.width}, batch {given.batch_size}, {given.dtype}, merge {given.merge}\n")
+    print(f"{device.device_kind} ({platform.machine()}), jax {jax.__version__}, width {given.width},")
+    print(f"batch {given.batch_size}, {given.dtype}, {given.merge}, {given.repeats} repeats of {given.steps} steps\n")
     print("| step | ms (median) | ratio (median) | ratio (range) |\n|---|---|---|---|")
     for name, measured in times.items():
         base = times["whole run, plain" if name.startswith("whole") else "low-precision"]

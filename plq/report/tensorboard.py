@@ -10,7 +10,9 @@ class EventWriter:
     """Scalars and texts by step. ``purge_step``: TensorBoard forgets what was written from this step on."""
 
     def __init__(self, directory: Path, purge_step: int | None = None):
-        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+        # Two files that are begun in one second have one name, but for the suffix.
+        suffix = f".{purge_step or 0}"
+        self._writer = SummaryWriter(str(directory), purge_step=purge_step, filename_suffix=suffix)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Values by tag, such as "train/loss"."""
