@@ -30,6 +30,8 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"plq: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # before there was anything to save
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

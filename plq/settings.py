@@ -46,8 +46,9 @@ class Model:
     """Which network."""
 
     name: str = "svhn"
-    width: float = 0.25  # multiplies the number of channels of every layer
-    dropout: float = 0.5
+    width: float = 1.0  # multiplies the number of channels of every layer
+    dropout: float = 0.0  # svhn only
+    shortcut: str = "projection"  # resnets only: projection, padding (no parameters)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Settings:
     def architecture(self, num_classes: int) -> Architecture:
         """The network for this many classes."""
         model = self.model
-        return Architecture(model.name, num_classes, self.quant, model.width, model.dropout)
+        return Architecture(model.name, num_classes, self.quant, model.width, model.dropout, model.shortcut)
 
     def check(self) -> None:
         """Raise UserError unless every section is legal."""

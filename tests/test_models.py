@@ -9,8 +9,11 @@ from networks import architecture
 
 from plq.errors import UserError
 from plq.layers.describe import layer_table
-from plq.models.svhn import halve
-from plq.variables import flatten
+from plq.layers.kit import Precision
+from plq.layers.pooling import halve
+from plq.models.registry import Architecture
+from plq.prune import drop_ancillary
+from plq.variables import ancillary_leaves, flatten
 
 
 def test_full_width_is_the_papers():
@@ -66,3 +69,76 @@ def test_halving_is_2x2_max_pooling(shape):
     weight = jax.random.normal(jax.random.key(1), pool(x).shape)
     gradient = lambda f: jax.grad(lambda x: jnp.sum(f(x) * weight))(x)
     np.testing.assert_array_equal(gradient(halve), gradient(pool))
+
+
+def trained_parameters(name, num_classes, size, **options):
+    network = Architecture(name, num_classes, Precision(), **options).plain()
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return sum(int(np.prod(leaf.shape)) for leaf in flatten(shapes["params"]).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "size", "options", "published"),
+    [
+        ("resnet20", 10, 32, {"shortcut": "padding"}, 269_722),
+        ("resnet32", 10, 32, {"shortcut": "padding"}, 464_154),
+        ("resnet44", 10, 32, {"shortcut": "padding"}, 658_586),
+        ("resnet56", 10, 32, {"shortcut": "padding"}, 853_018),
+        ("resnet20", 10, 32, {}, 272_474),
+        ("resnet18", 1000, 224, {}, 11_689_512),
+        ("resnet34", 1000, 224, {}, 21_797_672),
+        ("resnet50", 1000, 224, {}, 25_557_032),
+        ("mobilenet_v1", 1000, 224, {}, 4_231_976),
+        ("vgg_small", 10, 32, {}, 4_660_106),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, classes, size, options, published):
+    assert trained_parameters(name, classes, size, **options) == published
+
+
+def test_alexnet_has_the_papers_shapes():
+    rows = layer_table(Architecture("alexnet", 1000, Precision()).plain(), (224, 224, 3))
+    assert [(row.name, row.output_shape) for row in rows] == [
+        ("conv0", (54, 54, 96)),
+        ("conv1", (27, 27, 256)),
+        ("conv2", (14, 14, 384)),
+        ("conv3", (14, 14, 384)),
+        ("conv4", (6, 6, 256)),
+        ("fc0", (4096,)),
+        ("fc1", (4096,)),
+        ("dense", (1000,)),
+    ]
+    assert rows[1].parameters == 5 * 5 * 48 * 256 + 2 * 256
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "merge"),
+    [
+        ("resnet20", 32, "add"),
+        ("resnet20", 32, "concat"),
+        ("resnet50", 64, "add"),
+        ("alexnet", 96, "concat"),
+        ("vgg_small", 32, "concat"),
+        ("mobilenet_v1", 64, "add"),
+    ],
+)
+def test_networks_lose_their_branch_bit_for_bit(name, size, merge):
+    found = Architecture(name, 10, Precision(), width=0.125)
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.random((4, size, size, 3), np.float32))
+    network = found.expanded(merge, jnp.float32(0.0))
+    variables = jax.jit(network.init)(jax.random.key(0, impl="rbg"), x)
+    small = lambda leaf: jnp.asarray(random.uniform(0.05, 0.2, leaf.shape), jnp.float32)
+    for name in ("batch_stats", "ancillary_stats"):  # small variances, so that signals reach the end
+        variables[name] = jax.tree.map(small, variables[name])
+    assert ancillary_leaves(variables)
+    expected = jax.jit(network.apply)(variables, x)
+    np.testing.assert_array_equal(jax.jit(found.plain().apply)(drop_ancillary(variables), x), expected)
+    assert np.ptp(expected, axis=0).max() > 0
+
+
+def test_an_option_that_a_network_lacks_is_refused():
+    with pytest.raises(UserError, match="model.dropout=0.5: resnet20 has no dropout; leave it at 0.0"):
+        Architecture("resnet20", 10, Precision(), dropout=0.5).check()
+    with pytest.raises(UserError, match="model.shortcut=none: unknown"):
+        Architecture("resnet20", 10, Precision(), shortcut="none").check()

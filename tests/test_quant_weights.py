@@ -104,7 +104,7 @@ def test_binary_quantizers_are_idempotent(name):
     kernel = jnp.asarray(KERNELS["normal"]((3, 3, 8, 16)), jnp.float32)
     quantizer = weight_quantizer(name, 1)
     once = quantizer.fake_quantize(kernel)
-    np.testing.assert_allclose(quantizer.fake_quantize(once), once, rtol=1e-6)
+    np.testing.assert_allclose(quantizer.fake_quantize(once), once, rtol=2e-5)  # a float32 mean of 1,152 equals
     assert same_bits(quantizer.quantize(once).codes, quantizer.quantize(kernel).codes)
 
 

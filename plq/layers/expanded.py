@@ -75,7 +75,7 @@ class AncillaryNorm(InAncillary, nn.BatchNorm):
 class ExpandedUnit(nn.Module):
     """y = merge(low, f * ancillary), EXP-Net's expanded layer:
 
-        low       = Qa(pool(BN_low(conv(x, Qw(W)))))        `low`, a `Unit`
+        low       = Qa(pool(BN_low(conv(x, Qw(W)))))        `low`, a `Unit`, with its residual if there is one
         ancillary = pool(BN_anc(conv(x, A)))                full precision, no activation
         merge     = add | subtract | concat
 
@@ -93,8 +93,8 @@ class ExpandedUnit(nn.Module):
         self.ancillary_conv = AncillaryConv(**self.low.conv_arguments())
         self.ancillary_norm = AncillaryNorm(momentum=self.low.momentum, epsilon=self.low.epsilon)
 
-    def __call__(self, x: Any, train: bool) -> Any:
-        low = self.low(x, train)
+    def __call__(self, x: Any, train: bool, residual: Any = None) -> Any:
+        low = self.low(x, train, residual.low if isinstance(residual, Concat) else residual)
         ancillary = self.factor * self.ancillary(x, train)
         if self.merge == "concat":
             return Concat(low, ancillary)

@@ -64,13 +64,15 @@ class Precision:
 
 @dataclasses.dataclass(frozen=True)
 class Kit:
-    """What a network gets: makers of its first, inner and last units, and the activation left in float.
+    """What a network gets: makers of its units, and the activation left in float.
 
-    ``first``, ``inner`` and ``last`` take the fields of `Unit` (features, kernel_size, ...) and a ``name``.
+    ``first``, ``inner``, ``unexpanded`` (inner, never with a branch) and ``last`` take the fields of `Unit`
+    (features, kernel_size, ...) and a ``name``.
     """
 
     first: Callable[..., nn.Module]
     inner: Callable[..., nn.Module]
+    unexpanded: Callable[..., nn.Module]
     last: Callable[..., nn.Module]
     float_activation: Callable[[Array], Array]
 
@@ -86,6 +88,7 @@ def plain_kit(precision: Precision) -> Kit:
     return Kit(
         first=partial(unit, weights=_edge_weights(precision.first_bits)),
         inner=inner,
+        unexpanded=inner,
         last=partial(unit, weights=_edge_weights(precision.last_bits), use_norm=False, activation=None),
         float_activation=precision.activation(FLOAT_BITS),
     )
@@ -101,4 +104,5 @@ def expanded_kit(precision: Precision, merge: str, factor: Array | float) -> Kit
         low: Any = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
         return ExpandedUnit(low, merge, factor, name=name)
 
-    return dataclasses.replace(plain, inner=inner, last=partial(plain.last, conv=ConcatConv))
+    taking_concat = {name: partial(getattr(plain, name), conv=ConcatConv) for name in ("unexpanded", "last")}
+    return dataclasses.replace(plain, inner=inner, **taking_concat)

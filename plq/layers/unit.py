@@ -13,7 +13,7 @@ from plq.quant.dorefa import quantize_gradient
 
 
 class Unit(nn.Module):
-    """low = Qa(pool(BN(conv(x, Qw(W))))), the first equation of EXP-Net.
+    """low = Qa(pool(BN(conv(x, Qw(W))) + residual)), the first equation of EXP-Net, and a shortcut's end if given.
 
     Input [batch, *spatial, in], output float32 [batch, *spatial', features]. Everything but the
     convolution can be left out: ``use_norm``, ``pool`` and ``activation``. Below 32 ``gradient_bits`` the
@@ -43,12 +43,14 @@ class Unit(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     @nn.compact
-    def __call__(self, x: Any, train: bool) -> Array:
+    def __call__(self, x: Any, train: bool, residual: Any = None) -> Array:
         x = self.conv(**self.conv_arguments(), use_bias=self.use_bias, weights=self.weights, name="conv")(x)
         if train and self.gradient_bits != FLOAT_BITS:
             x = quantize_gradient(x, self.make_rng("gradient"), self.gradient_bits)
         if self.use_norm:
             x = nn.BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon, name="norm")(x)
+        if residual is not None:
+            x = x + residual
         if self.pool is not None:
             x = self.pool(x)
         return x if self.activation is None else self.activation(x)

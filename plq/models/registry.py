@@ -1,6 +1,8 @@
 """Networks by name, and the one function that builds any of them, plain or expanded."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -8,20 +10,37 @@ from jax import Array
 
 from plq.errors import UserError, nearest
 from plq.layers.kit import Kit, Precision, expanded_kit, plain_kit
+from plq.models.alexnet import AlexNet
+from plq.models.mobilenet import MobileNetV1
+from plq.models.resnet import SHORTCUTS, ResNet
 from plq.models.svhn import SVHNNet
+from plq.models.vgg import VGGSmall
 
-NETWORKS: dict[str, Any] = {"svhn": SVHNNet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "svhn": SVHNNet,
+    "alexnet": AlexNet,
+    "vgg_small": VGGSmall,
+    "mobilenet_v1": MobileNetV1,
+    "resnet18": partial(ResNet, stages=(2, 2, 2, 2)),
+    "resnet34": partial(ResNet, stages=(3, 4, 6, 3)),
+    "resnet50": partial(ResNet, stages=(3, 4, 6, 3), bottleneck=True),
+    **{f"resnet{6 * n + 2}": partial(ResNet, stages=(n, n, n), small_images=True) for n in (3, 5, 7, 9)},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A network's name, its own arguments, and the precision of its layers, as plain values."""
+    """A network's name, its own options, and the precision of its layers, as plain values.
+
+    An option that the network does not have must be left as it is here.
+    """
 
     name: str
     num_classes: int
     precision: Precision
     width: float = 1.0
-    dropout: float = 0.5
+    dropout: float = 0.0
+    shortcut: str = "projection"
 
     def check(self) -> None:
         """Raise UserError unless every field is legal."""
@@ -31,11 +50,26 @@ class Architecture:
             raise UserError(f"model.width={self.width}: allowed above 0, up to 16")
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout={self.dropout}: allowed 0 <= dropout < 1")
+        if self.shortcut not in SHORTCUTS:
+            raise UserError(f"model.shortcut={self.shortcut}: unknown; {nearest(self.shortcut, SHORTCUTS)}")
         self.precision.check()
+        self._options()
+
+    def _options(self) -> dict[str, Any]:
+        """Those that the network has. Raises UserError for another one that is set."""
+        network: Any = NETWORKS[self.name]
+        legal = {field.name for field in dataclasses.fields(getattr(network, "func", network))}
+        fields = [field for field in dataclasses.fields(self) if field.name in ("width", "dropout", "shortcut")]
+        for field in fields:
+            value = getattr(self, field.name)
+            if field.name not in legal and value != field.default:
+                found = f"{self.name} has no {field.name}"
+                raise UserError(f"model.{field.name}={value}: {found}; leave it at {field.default}")
+        return {field.name: getattr(self, field.name) for field in fields if field.name in legal}
 
     def _network(self, kit: Kit) -> nn.Module:
         self.check()
-        return NETWORKS[self.name](self.num_classes, kit, self.width, self.dropout)
+        return NETWORKS[self.name](self.num_classes, kit, **self._options())
 
     def plain(self) -> nn.Module:
         """The low-precision network alone; it has no code for a branch."""

@@ -5,23 +5,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from plq.errors import UserError
 from plq.layers.kit import Kit
+from plq.layers.pooling import halve
 
 MIN_SIZE = 40
-
-
-def halve(x: Array) -> Array:
-    """2x2 max pooling, stride 2; an odd last row or column is dropped. Input and output NHWC.
-
-    By slices: the backward pass of a window reduction is many times slower on XLA:CPU.
-    """
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    corners = [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
-    return jnp.maximum(jnp.maximum(corners[0], corners[1]), jnp.maximum(corners[2], corners[3]))
 
 
 class SVHNNet(nn.Module):
@@ -44,7 +34,7 @@ class SVHNNet(nn.Module):
     num_classes: int
     kit: Kit
     width: float = 1.0
-    dropout: float = 0.5
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:

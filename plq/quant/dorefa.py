@@ -45,7 +45,10 @@ class DoReFa(WeightQuantizer):
         return quantized(jnp.round(unit * levels), np.float32(2 / levels), -levels / 2)
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
-        return kernel if self.bits == 1 else jnp.tanh(kernel) / statistics
+        if self.bits == 1:
+            return kernel
+        unit = jax.lax.stop_gradient(statistics)  # so that no square of a tiny or huge maximum is ever taken
+        return (jnp.tanh(kernel) / unit) / (statistics / unit)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

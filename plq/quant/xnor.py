@@ -19,7 +19,7 @@ class XNOR(WeightQuantizer):
 
     def statistics(self, kernel: Array) -> Array:
         """E, shape [1, ..., 1, out]."""
-        return mean_magnitude(kernel, tuple(range(kernel.ndim - 1)))
+        return mean_magnitude(kernel, per_channel=True)
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         kernel = kernel.astype(jnp.float32)

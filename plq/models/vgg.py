@@ -1,0 +1,33 @@
+"""VGG-small, the chain of convolutions on which few-bit CIFAR-10 results are often given (arXiv 1807.10029)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax import Array
+
+from plq.layers.kit import Kit
+from plq.layers.pooling import halve
+
+LAYERS = (128, 128, 256, 256, 512, 512)
+
+
+class VGGSmall(nn.Module):
+    """Six 3x3 convolutions of 128, 128, 256, 256, 512 and 512 channels, halved after every second one, and dense.
+
+    Input [batch, height, width, channels], 8 pixels a side or more; output logits [batch, num_classes].
+    """
+
+    num_classes: int
+    kit: Kit
+    width: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        y: Any = x
+        for index, features in enumerate(LAYERS):
+            make = self.kit.inner if index else self.kit.first
+            pool = halve if index % 2 else None
+            y = make(max(1, round(features * self.width)), (3, 3), pool=pool, name=f"conv{index}")(y, train)
+        y = jax.tree.map(lambda half: half.reshape(half.shape[0], -1), y)
+        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(y, train)
