@@ -12,7 +12,7 @@ from plq.settings import APPLIES, Settings
 
 ROOT = Path(plq.__file__).parent
 ROOMS = [
-    "errors", "variables", "door", "data", "quant", "layers", "models", "train", "checkpoint", "prune",
+    "errors", "variables", "door", "data", "prepare", "quant", "layers", "models", "train", "checkpoint", "prune",
     "inference", "export", "report", "settings", "config", "experiment", "loop", "main", "evaluate", "predict",
 ]  # fmt: skip
 
