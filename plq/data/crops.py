@@ -1,0 +1,152 @@
+"""Where a photograph is cropped: boxes chosen from its size alone, and the pixels inside them.
+
+Each crop is a function from a random generator, height, width and the wanted size to a `Box`, so that the box is
+known before anything is decoded and a large image can be decoded at a fraction of its size.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from plq.data.jpeg import decode_rgb, image_size, mirror_rgb, resize_rgb
+
+TRIES = 10
+
+
+class Box(NamedTuple):
+    """Part of an image, in its pixels; at least one, and never outside."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+Crop = Callable[[np.random.Generator, int, int, int], Box]  # (rng, height, width, size)
+
+
+def random_resized_box(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    size: int,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A share of the area, uniform, and width / height, log-uniform; the middle if ten tries do not fit."""
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    for _ in range(TRIES):
+        target, ratio = height * width * rng.uniform(*area), math.exp(rng.uniform(low, high))
+        box_height, box_width = round(math.sqrt(target / ratio)), round(math.sqrt(target * ratio))
+        if 0 < box_height <= height and 0 < box_width <= width:
+            top, left = rng.integers(0, (height - box_height + 1, width - box_width + 1)).tolist()
+            return Box(top, left, box_height, box_width)
+    return _middle(height, width, min(height, width / aspect[0]), min(width, height * aspect[1]))
+
+
+def authors_box(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    size: int,
+    shorter: tuple[float, float] = (1.0, 308 / 224),
+    aspect_jitter: tuple[float, float] = (0.85, 1.15),
+) -> Box:
+    """As AlexNet is trained for EXP-Net and DoReFa: scale at random, then crop ``size`` pixels at random.
+
+    The shorter side gets a uniform length of ``shorter`` times ``size``; then height and width are each scaled by a
+    factor of their own from ``aspect_jitter``. Neither is enlarged, except to ``size`` where it is smaller.
+    """
+    scale = size * rng.uniform(*shorter) / min(height, width)
+    scaled = [max(size, min(side, side * scale * rng.uniform(*aspect_jitter))) for side in (height, width)]
+    (top, box_height), (left, box_width) = (
+        _span(side, side * size / new, side * (new - size) / new * rng.uniform())
+        for side, new in zip((height, width), scaled, strict=True)
+    )
+    return Box(top, left, box_height, box_width)
+
+
+def center_box(height: int, width: int, size: int, resize: int = 0) -> Box:
+    """The middle ``size`` pixels of an image whose shorter side is ``resize``; 0: ``size`` * 256 / 224."""
+    side = min(height, width) * min(1.0, size / (resize or size * 256 / 224))
+    return _middle(height, width, side, side)
+
+
+def whole_center(rng: np.random.Generator, height: int, width: int, size: int) -> Box:
+    """The crop of the evaluation, for training without randomness."""
+    return center_box(height, width, size)
+
+
+CROPS: dict[str, Crop] = {"resized": random_resized_box, "authors": authors_box, "center": whole_center}
+
+
+def _middle(height: int, width: int, box_height: float, box_width: float) -> Box:
+    (top, rows), (left, columns) = (
+        _span(side, box, (side - round(box)) / 2) for side, box in ((height, box_height), (width, box_width))
+    )
+    return Box(top, left, rows, columns)
+
+
+def _span(side: int, length: float, start: float) -> tuple[int, int]:
+    """Start and length in whole pixels, inside ``side``."""
+    whole = min(side, max(1, round(length)))
+    return min(side - whole, max(0, round(start))), whole
+
+
+def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """uint8 [size, size, 3]: the inside of the box, resized."""
+    return resize_rgb(image[box.top : box.top + box.height, box.left : box.left + box.width], (size, size))
+
+
+def decode_crop(data: bytes, source: str, size: int, choose: Callable[[int, int], Box]) -> np.ndarray:
+    """uint8 [size, size, 3]: the box that ``choose`` takes from height and width, decoded no larger than it needs.
+
+    Raises UserError, naming ``source``, if the bytes cannot be read.
+    """
+    height, width = image_size(data, source)
+    box = choose(height, width)
+    needed = math.ceil(min(height, width) * size / min(box.height, box.width))
+    image = decode_rgb(data, source, needed)
+    return cut(image, _scaled(box, image.shape[0] / height, image.shape[1] / width, image.shape), size)
+
+
+def _scaled(box: Box, rows: float, columns: float, shape: tuple[int, ...]) -> Box:
+    if rows == columns == 1:
+        return box
+    top, height = _span(shape[0], box.height * rows, box.top * rows)
+    left, width = _span(shape[1], box.width * columns, box.left * columns)
+    return Box(top, left, height, width)
+
+
+def random_resized_crop(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    size: int,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
+    """uint8 [height, width, 3] to [size, size, 3], as `random_resized_box`."""
+    return cut(image, random_resized_box(rng, image.shape[0], image.shape[1], size, area, aspect), size)
+
+
+def authors_crop(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    size: int,
+    shorter: tuple[float, float] = (1.0, 308 / 224),
+    aspect_jitter: tuple[float, float] = (0.85, 1.15),
+) -> np.ndarray:
+    """uint8 [height, width, 3] to [size, size, 3], as `authors_box`."""
+    return cut(image, authors_box(rng, image.shape[0], image.shape[1], size, shorter, aspect_jitter), size)
+
+
+def center_crop(image: np.ndarray, size: int, resize: int = 0) -> np.ndarray:
+    """uint8 [height, width, 3] to [size, size, 3], as `center_box`."""
+    return cut(image, center_box(image.shape[0], image.shape[1], size, resize), size)
+
+
+def flip(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """The image, or, half of the time, its mirror image."""
+    return mirror_rgb(image) if rng.random() < 0.5 else image

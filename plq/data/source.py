@@ -1,0 +1,51 @@
+"""Random access to the records of a prepared TFDS split, images still encoded, without TensorFlow."""
+
+import resource
+
+import tensorflow_datasets as tfds
+
+from plq.data.prepared import class_names, image_shape, open_set, split_examples
+from plq.errors import UserError
+
+
+class RecordSource:
+    """``source[i]``: the encoded image and the label of record i. Any number of threads may read at a time."""
+
+    def __init__(self, name: str, split: str, data_dir: str = "") -> None:
+        """``split``: TFDS syntax. Raises UserError if set or split are not there, or are not colour images."""
+        builder = open_set(name, data_dir)
+        if image_shape(builder)[2] != 3:
+            raise UserError(f"data.name={name}: grey images, allowed 3 channels for reading record by record")
+        self.name, self.split, self.folder = name, split, str(builder.data_path)
+        self.class_names = class_names(builder)
+        self._length = split_examples(builder, split)
+        _allow_open_files(sum(info.num_shards for info in builder.info.splits.values()))
+        try:
+            self._records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UserError(f"{self.folder}: split {split} cannot be read ({error})") from error
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        """Raises UserError if the file is damaged or missing."""
+        try:
+            record = self._records[index]
+        except (RuntimeError, OSError, ValueError, IndexError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"{self.folder}: {self.where(index)} cannot be read ({reason})") from error
+        return record["image"], int(record["label"])
+
+    def where(self, index: int) -> str:
+        """A record's name in messages."""
+        return f"{self.name} {self.split} record {index}"
+
+
+def _allow_open_files(shards: int) -> None:
+    """Every file of a set stays open: ImageNet's 1,024 are as many as many systems allow at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = shards + 1024
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
