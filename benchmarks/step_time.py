@@ -17,8 +17,7 @@ import time
 import jax
 
 from plq.config import default, settings
-from plq.data.sets import describe, load_split
-from plq.experiment import Experiment
+from plq.experiment import Experiment, assemble
 
 
 def experiment(given: argparse.Namespace, **fields) -> Experiment:
@@ -30,13 +29,9 @@ def experiment(given: argparse.Namespace, **fields) -> Experiment:
     for name, value in fields.items():
         section, field = name.split("__")
         config[section][field] = value
-    chosen = settings(config)
-    load = lambda split: load_split("digits", split, 40)
-    built = Experiment(chosen, describe("digits"), load("train"), load("test"))
-    epochs = 4 * given.steps / built.epoch_steps
-    return dataclasses.replace(
-        built, settings=dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, epochs=epochs))
-    )
+    built = assemble(settings(config))
+    train = dataclasses.replace(built.settings.train, epochs=4 * given.steps / built.epoch_steps)
+    return dataclasses.replace(built, settings=dataclasses.replace(built.settings, train=train))
 
 
 def plain(given, **fields):

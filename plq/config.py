@@ -23,7 +23,7 @@ from plq.errors import UserError, nearest
 from plq.settings import Settings
 
 # A run may be resumed with other values of these: they do not change what it computes.
-FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cache_dir")
+FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cache_dir", "data.threads")
 
 
 def default() -> ConfigDict:

@@ -6,10 +6,10 @@ from pathlib import Path
 from plq import inference
 from plq.checkpoint.store import open_store
 from plq.config import read_config, settings
-from plq.data.sets import default_splits, load_split
+from plq.data.sets import default_splits
 from plq.door import arguments, run
 from plq.errors import UserError
-from plq.experiment import all_logits, assemble, evaluation
+from plq.experiment import all_logits, assemble, evaluation, open_feed
 
 
 def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
@@ -24,17 +24,17 @@ def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
     found = experiment.evaluate(state)
     factor = float(experiment.task.factor(step))
     branch = f"with its branch, f {factor:.3g}" if state.expanded else "without a branch"
-    return _line(f"{workdir} step {step:,} ({branch})", found, len(experiment.test.labels))
+    return _line(f"{workdir} step {step:,} ({branch})", found, len(experiment.test))
 
 
 def evaluate_model(path: Path, split: str, data_dir: str, batch_size: int) -> str:
     """A line with the accuracy of a stripped model on a split of the set it was trained on."""
     model = inference.load(path)
     data = settings(model.training["config"], str(path)).data
+    data = dataclasses.replace(data, data_dir=data_dir or data.data_dir, batch_size=batch_size)
     split = split or data.test_split or default_splits(data.name)[1]
-    images = load_split(data.name, split, data.image_size, data_dir or data.data_dir, data.cache_dir)
-    found = evaluation(all_logits(model, images, batch_size), images.labels)
-    return _line(f"{path} on {data.name} {split}", found, len(images.labels))
+    logits, labels = all_logits(model, open_feed(data, split))
+    return _line(f"{path} on {data.name} {split}", evaluation(logits, labels), len(labels))
 
 
 def _line(what: str, found: dict[str, float], examples: int) -> str:

@@ -1,7 +1,8 @@
 """From settings to the things a run is made of: data, network, step, mesh."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import cached_property
 from typing import Any
 
@@ -9,13 +10,14 @@ import jax
 import numpy as np
 
 from plq.data.augment import Augmentation
-from plq.data.order import batch_indices, steps_per_epoch
-from plq.data.sets import SetInfo, Split, default_splits, describe, load_split
-from plq.data.stream import eval_batches
+from plq.data.feed import ArrayFeed, Feed, RecordFeed
+from plq.data.order import steps_per_epoch
+from plq.data.sets import SetInfo, default_splits, describe, load_split
+from plq.data.source import RecordSource
 from plq.errors import UserError
 from plq.layers.describe import Layer, layer_table, variable_roles
 from plq.prune import drop_ancillary
-from plq.settings import Settings
+from plq.settings import Data, Settings
 from plq.train.mesh import batch_sharding, make_mesh, replicated
 from plq.train.optimizer import learning_rate, make_optimizer
 from plq.train.state import State, Tally, init_state
@@ -28,17 +30,17 @@ class Experiment:
 
     settings: Settings
     info: SetInfo
-    train: Split
-    test: Split
+    train: Feed
+    test: Feed
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+        """[height, width, channels] of what the network sees."""
+        return self.train.image_shape
 
     @cached_property
     def epoch_steps(self) -> int:
-        return steps_per_epoch(len(self.train.labels), self.settings.data.batch_size)
+        return steps_per_epoch(len(self.train), self.settings.data.batch_size)
 
     @cached_property
     def total_steps(self) -> int:
@@ -67,7 +69,7 @@ class Experiment:
             merge=settings.expansion.merge,
             factor=settings.factor.over(self.total_steps),
             optimizer=make_optimizer(settings.optimizer, self.total_steps, roles),
-            augmentation=Augmentation(data.pad, data.flip, data.brightness, data.contrast),
+            augmentation=Augmentation(data.pad, data.flip and not data.crop, data.brightness, data.contrast),
             mean=data.mean,
             std=data.std,
             label_smoothing=settings.train.label_smoothing,
@@ -126,21 +128,23 @@ class Experiment:
         """A zero tally on the mesh."""
         return jax.device_put(Tally.zero(), replicated(self.mesh))
 
-    def batch(self, step: int) -> tuple[jax.Array, jax.Array]:
-        """Images and labels of this step, on the mesh."""
-        seed, size = self.settings.train.seed, self.settings.data.batch_size
-        chosen = batch_indices(seed, step, len(self.train.labels), size)
-        return jax.device_put((self.train.images[chosen], self.train.labels[chosen]), self.sharding)
+    def batches(self, start: int, stop: int) -> Generator[tuple[jax.Array, jax.Array], None, None]:
+        """Images and labels of the steps from ``start`` up to ``stop``, on the mesh."""
+        with contextlib.closing(self.train.batches(start, stop)) as batches:
+            for batch in batches:
+                yield jax.device_put(batch, self.sharding)
 
-    def test_logits(self, state: State) -> np.ndarray:
-        """Logits [examples, classes] of the whole test split, in evaluation mode."""
-        place = lambda images: jax.device_put(images, self.sharding)
-        function = lambda images: self.logits(state, place(images))
-        return all_logits(function, self.test, self.settings.data.batch_size)
+    def batch(self, step: int) -> tuple[jax.Array, jax.Array]:
+        """Images and labels of one step, on the mesh."""
+        return next(self.batches(step, step + 1))
+
+    def test_logits(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [examples, classes] and labels [examples] of the whole test split, in evaluation mode."""
+        return all_logits(lambda images: self.logits(state, jax.device_put(images, self.sharding)), self.test)
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Mean loss and accuracy over the whole test split."""
-        return evaluation(self.test_logits(state), self.test.labels)
+        return evaluation(*self.test_logits(state))
 
     def description(self) -> dict[str, Any]:
         """What a served model needs to know, and where it comes from."""
@@ -150,14 +154,19 @@ class Experiment:
             "mean": list(self.settings.data.mean),
             "std": list(self.settings.data.std),
             "class_names": list(self.info.class_names),
+            "fit": "center" if self.settings.data.crop else "square",
             "training": {"config": self.settings.to_json()},
         }
 
 
-def all_logits(function: Callable[[np.ndarray], Any], split: Split, batch_size: int) -> np.ndarray:
-    """What ``function`` (uint8 images of one batch -> logits) gives for each image of the split."""
-    batches = [jax.device_get(function(images)) for images, _, _ in eval_batches(split, batch_size)]
-    return np.concatenate(batches)[: len(split.labels)]
+def all_logits(function: Callable[[np.ndarray], Any], feed: Feed) -> tuple[np.ndarray, np.ndarray]:
+    """What ``function`` (uint8 images of one batch -> logits) gives for each image of the feed, and its labels."""
+    logits, labels = [], []
+    for images, given, mask in feed.in_order():
+        real = mask > 0
+        logits.append(jax.device_get(function(images))[real])
+        labels.append(given[real])
+    return np.concatenate(logits), np.concatenate(labels)
 
 
 _score = jax.jit(score)
@@ -168,15 +177,26 @@ def evaluation(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in _score(logits, labels).items()}
 
 
+def open_feed(data: Data, split: str, seed: int = 0) -> Feed:
+    """The images of a split as the config has them. Raises UserError for whatever is missing or does not fit."""
+    if not data.crop:
+        images = load_split(data.name, split, data.image_size, data.data_dir, data.cache_dir)
+        return ArrayFeed(images, data.batch_size, seed)
+    if data.name == "digits":
+        raise UserError(f"data.crop={data.crop}: digits are read whole; leave data.crop empty")
+    source = RecordSource(data.name, split, data.data_dir)
+    fields = (data.image_size, data.crop, data.flip, data.threads, data.corrupt_share)
+    return RecordFeed(source, data.batch_size, seed, *fields)
+
+
 def assemble(settings: Settings) -> Experiment:
-    """Load the data and check that settings and data fit. Raises UserError if they do not."""
-    data = settings.data
-    train_split, test_split = default_splits(data.name)
-    load = lambda split: load_split(data.name, split, data.image_size, data.data_dir, data.cache_dir)
+    """Open the data and check that settings and data fit. Raises UserError if they do not."""
+    data, seed = settings.data, settings.train.seed
     info = describe(data.name, data.data_dir)
-    experiment = Experiment(settings, info, load(data.train_split or train_split), load(data.test_split or test_split))
+    splits = zip((data.train_split, data.test_split), default_splits(data.name), strict=True)
+    experiment = Experiment(settings, info, *(open_feed(data, given or usual, seed) for given, usual in splits))
     _check_images(experiment)
-    steps_per_epoch(len(experiment.train.labels), data.batch_size)
+    steps_per_epoch(len(experiment.train), data.batch_size)
     batch_sharding(experiment.mesh, data.batch_size)
     network = settings.architecture(len(info.class_names)).plain()
     layer_table(network, experiment.image_shape)  # refuses images that the network cannot take
@@ -184,7 +204,7 @@ def assemble(settings: Settings) -> Experiment:
 
 
 def _check_images(experiment: Experiment) -> None:
-    data, shape, other = experiment.settings.data, experiment.image_shape, experiment.test.images.shape[1:]
+    data, shape, other = experiment.settings.data, experiment.image_shape, experiment.test.image_shape
     if other != shape:
         found = f"training images {shape}, test images {other}"
         raise UserError(f"data.name={data.name}: {found}; set data.image_size to bring them to one size")

@@ -20,6 +20,7 @@ from plq.checkpoint.match import leaf_shapes, require_same_leaves
 from plq.checkpoint.model_file import read_model
 from plq.checkpoint.store import open_store
 from plq.data.augment import normalize
+from plq.data.crops import center_crop
 from plq.data.images import resize
 from plq.errors import UserError
 from plq.models.registry import Architecture
@@ -31,7 +32,8 @@ class Model:
     """A low-precision network with its variables and everything needed to feed it an image.
 
     ``network`` is a Flax module that holds no code of the ancillary branch; ``variables`` are ``params`` and
-    ``batch_stats``. ``image_shape`` is [height, width, channels]; ``mean`` and ``std`` are in units of 0..255.
+    ``batch_stats``. ``image_shape`` is [height, width, channels]; ``mean`` and ``std`` are in units of 0..255. ``fit``:
+    larger and smaller images are squared ("square") or their middle is taken ("center").
     """
 
     network: nn.Module
@@ -40,6 +42,7 @@ class Model:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+    fit: str
     training: dict[str, Any]
 
     def __call__(self, images: np.ndarray) -> Array:
@@ -52,8 +55,13 @@ class Model:
             found = f"{images.dtype} {list(images.shape)}"
             raise UserError(f"images: found {found}, allowed uint8 [batch, height, width, {self.image_shape[2]}]")
         if images.shape[1:3] != self.image_shape[:2]:
-            images = np.stack([resize(image, self.image_shape[0]) for image in images])
+            images = np.stack([self.fitted(image) for image in images])
         return self._logits(self.variables, images)
+
+    def fitted(self, image: np.ndarray) -> np.ndarray:
+        """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
+        size = self.image_shape[0]
+        return center_crop(image, size) if self.fit == "center" else resize(image, size)
 
     @cached_property
     def _logits(self):
@@ -80,6 +88,7 @@ def from_variables(variables: dict[str, Any], description: dict[str, Any], sourc
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
             class_names=tuple(description["class_names"]),
+            fit=description["fit"],
             training=description["training"],
         )
     except (KeyError, TypeError) as error:

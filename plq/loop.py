@@ -13,7 +13,6 @@ import numpy as np
 from plq import inference
 from plq.checkpoint.model_file import write_model
 from plq.checkpoint.store import Store
-from plq.data.stream import eval_batches, prefetch
 from plq.errors import UserError
 from plq.experiment import Experiment, all_logits, evaluation
 from plq.prune import removal
@@ -77,7 +76,7 @@ class Run:
         if self.step:
             self.log.note(f"going on from step {self.step:,} of {total:,}")
         save_every = settings.checkpoint.every_steps or self.experiment.epoch_steps
-        batches = prefetch(self.experiment.batch, self.step, total)
+        batches = self.experiment.batches(self.step, total)
         with noted_signals() as received, contextlib.closing(batches):
             for batch in batches:
                 self._advance(batch)
@@ -105,7 +104,7 @@ class Run:
             self._leave(pruned)
 
     def _leave(self, pruned: State) -> None:
-        images = next(eval_batches(self.experiment.test, self.experiment.settings.data.batch_size))[0]
+        images = next(self.experiment.test.in_order())[0]
         same = compare(*(np.asarray(self.experiment.logits(state, images)) for state in (self.state, pruned)))
         dropped = removal({"weights": self.state.weights, "statistics": self.state.statistics})
         what = f"the branch is left behind: {dropped}"
@@ -172,10 +171,9 @@ class Run:
         self._check(path)
 
     def _check(self, path: Path) -> None:
-        model, split = inference.load(path), self.experiment.test
-        served = all_logits(model, split, self.experiment.settings.data.batch_size)
-        trained = self.experiment.test_logits(self.state)
-        accuracies = [evaluation(logits, split.labels)["accuracy"] for logits in (served, trained)]
+        served, labels = all_logits(inference.load(path), self.experiment.test)
+        trained, _ = self.experiment.test_logits(self.state)
+        accuracies = [evaluation(logits, labels)["accuracy"] for logits in (served, trained)]
         text = f"test accuracy {100 * accuracies[0]:.2f} % ({100 * accuracies[1]:.2f} % as trained)"
         self.log.note(f"{path}: {text}; logits: {compare(trained, served)}")
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from plq import inference
-from plq.data.images import MODES, open_image, pixels, resize
+from plq.data.images import MODES, open_image, pixels
 from plq.door import arguments, run
 from plq.errors import UserError
 
@@ -19,11 +19,11 @@ def read_image(path: Path, model: inference.Model, convert: bool) -> np.ndarray:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     image = open_image(data, str(path))
-    size, channels = model.image_shape[0], model.image_shape[2]
+    channels = model.image_shape[2]
     if image.mode != MODES[channels] and not convert:
         wanted = {1: "greyscale (L)", 3: "colour (RGB)"}[channels]
         raise UserError(f"{path}: image mode {image.mode}, the model takes {wanted}; --convert converts it")
-    return resize(pixels(image, channels), size)
+    return model.fitted(pixels(image, channels))
 
 
 def top_classes(model: inference.Model, image: np.ndarray, top: int) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from plq.data.crops import CROPS
 from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES
 from plq.layers.kit import Precision
@@ -22,6 +23,9 @@ class Data:
     data_dir: str = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     cache_dir: str = ""  # empty: $PLQ_CACHE_DIR, else ~/.cache/plq
     image_size: int = 0  # resize to this height and width; 0: as they are
+    crop: str = ""  # read record by record and crop: resized, authors, center; empty: the whole set in memory
+    threads: int = 8  # that decode, with crop
+    corrupt_share: float = 0.001  # of unreadable images that a run puts up with, with crop
     batch_size: int = 128  # over all devices
     mean: tuple[float, ...] = (0.0,)  # x = (pixel - mean) / std, per channel or one for all
     std: tuple[float, ...] = (256.0,)
@@ -31,9 +35,15 @@ class Data:
     contrast: tuple[float, ...] = (1.0, 1.0)  # scale around the mean by a factor between these
 
     def check(self) -> None:
-        for field, least in (("batch_size", 1), ("image_size", 0), ("pad", 0), ("brightness", 0)):
+        for field, least in (("batch_size", 1), ("image_size", 0), ("pad", 0), ("brightness", 0), ("threads", 1)):
             if getattr(self, field) < least:
                 raise UserError(f"data.{field}={getattr(self, field)}: allowed {least} or more")
+        if self.crop and self.crop not in CROPS:
+            raise UserError(f"data.crop={self.crop}: unknown; {nearest(self.crop, CROPS)}")
+        if self.crop and not self.image_size:
+            raise UserError(f"data.image_size=0: data.crop={self.crop} needs the size to crop to")
+        if not 0 <= self.corrupt_share <= 1:
+            raise UserError(f"data.corrupt_share={self.corrupt_share}: allowed 0 to 1")
         if len(self.contrast) != 2 or not 0 <= self.contrast[0] <= self.contrast[1]:
             raise UserError(f"data.contrast={self.contrast}: allowed two numbers, 0 <= low <= high")
         if not self.mean or not self.std or min(self.std) <= 0:
@@ -182,6 +192,9 @@ class Settings:
 
 # Fields that only some choices use: a value that would be ignored is refused.
 APPLIES: dict[str, Callable[[Settings], bool]] = {
+    "data.pad": lambda settings: not settings.data.crop,
+    "data.threads": lambda settings: bool(settings.data.crop),
+    "data.corrupt_share": lambda settings: bool(settings.data.crop),
     "quant.granularity": lambda settings: settings.quant.weights == "syq",
     "quant.eta": lambda settings: settings.quant.weights == "syq" and settings.quant.weight_bits == 2,
     "factor.rate": lambda settings: settings.factor.name == "staircase",

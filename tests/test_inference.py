@@ -25,6 +25,7 @@ def description(**other):
         "mean": [0.0],
         "std": [256.0],
         "class_names": [f"digit {index}" for index in range(10)],
+        "fit": "square",
         "training": {"step": 3},
         **other,
     }

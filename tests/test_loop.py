@@ -98,7 +98,7 @@ def test_what_a_run_leaves(uninterrupted, experiment):
     assert [step for step, kind in kinds if kind == "train"] == [*range(3, 44, 3), 44]
     model = inference.load(workdir / "model")
     assert not ancillary_leaves(model.variables)
-    images = experiment.test.images[:64]
+    images = experiment.test.split.images[:64]
     np.testing.assert_array_equal(model(images), experiment.logits(uninterrupted.state, images))
 
 

@@ -14,7 +14,11 @@ from plq.errors import UserError, nearest
 
 MAX_BYTES = 16 * 2**30
 CACHE_FORMAT = 1  # raised when decoding or resizing changes
-USUAL_SPLITS = {"svhn_cropped": ("train+extra", "test"), "imagenette": ("train", "validation")}
+USUAL_SPLITS = {
+    "svhn_cropped": ("train+extra", "test"),
+    "imagenette": ("train", "validation"),
+    "imagenet2012": ("train", "validation"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
