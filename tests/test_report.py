@@ -40,7 +40,7 @@ def test_the_line_says_where_a_run_is():
     clock.now += 12
     progress.update(1200, METRICS)
     assert stream.getvalue() == (
-        "epoch 6/40  step 1,200/8,000  ETA 01:08  6,400 images/s  loss 0.4127  acc 88.12 %  lr 1.0e-03  f 0.427\n"
+        "epoch 6/40  step 1,200/8,000  ETA 01:08  6,400 images/s  loss 0.4127  acc 88.12%  lr 1.0e-03  f 0.427\n"
     )
 
 
@@ -190,3 +190,14 @@ def test_the_lock_ends_with_its_process(tmp_path):
     process.wait()
     with lock(tmp_path):
         pass
+
+
+def test_the_speed_does_not_count_the_first_report_which_compiled():
+    clock, stream = Clock(), Terminal()
+    progress = Progress(1000, 100, 10, stream=stream, clock=clock)
+    for seconds, step in ((60, 10), (1, 20), (1, 30)):
+        clock.now += seconds
+        progress.update(step, METRICS)
+    assert (
+        "step 30/1,000  ETA 01:37  100 images/s" in stream.getvalue() or "ETA 01:37 100 images/s" in stream.getvalue()
+    )

@@ -57,7 +57,8 @@ class Progress:
     def _rewrite(self, line: str) -> None:
         if not self.live:
             return
-        line = line[: shutil.get_terminal_size().columns - 1]
+        width = shutil.get_terminal_size().columns - 1
+        line = (line if len(line) <= width else line.replace("  ", " "))[:width]
         print(f"\r\x1b[K{line}", end="", file=self.stream, flush=True)
         self.shown = line
 
@@ -72,7 +73,7 @@ class Progress:
                 f"ETA {left}",
                 f"{rate * self.batch_size:,.0f} images/s",
                 f"loss {metrics['loss']:.4f}",
-                f"acc {100 * metrics['accuracy']:.2f} %",
+                f"acc {100 * metrics['accuracy']:.2f}%",
                 f"lr {metrics['lr']:.1e}",
                 f"f {metrics['factor']:.3f}",
             ]
@@ -82,7 +83,8 @@ class Progress:
         return -(-self.total_steps // self.steps_per_epoch)
 
     def _steps_per_second(self) -> float:
-        (first_step, first_time), (last_step, last_time) = self.seen[0], self.seen[-1]
+        start = min(1, len(self.seen) - 2) if len(self.seen) > 1 else 0  # past the first one, which compiled
+        (first_step, first_time), (last_step, last_time) = self.seen[start], self.seen[-1]
         return (last_step - first_step) / (last_time - first_time) if last_time > first_time else 0.0
 
 
