@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 from plq.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}
-UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def open_image(data: bytes, source: str) -> Image.Image:
@@ -16,6 +16,8 @@ def open_image(data: bytes, source: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
+    except UnidentifiedImageError as error:
+        raise UserError(f"{source}: not a readable image (of no known format)") from error
     except UNREADABLE as error:
         raise UserError(f"{source}: not a readable image ({error})") from error
     return image

@@ -71,7 +71,7 @@ def split_examples(builder: Any, split: str) -> int:
     except (KeyError, ValueError, AssertionError) as error:
         sizes = ", ".join(f"{name} ({size:,})" for name, size in split_sizes(builder).items())
         found = f"split {split!r} of {builder.name}: {_first_line(error)}"
-        raise UserError(f"{found} Splits there: {sizes}") from error
+        raise UserError(f"{found} Splits there: {sizes}; see data.train_split, data.test_split") from error
     if examples == 0:
         raise UserError(f"split {split!r} of {builder.name}: is empty, allowed 1 example or more")
     return examples
