@@ -322,7 +322,7 @@ def test_the_configs_that_come_along_run(file):
     exec(compile(file.read_text(), str(file), "exec"), namespace)
     config = namespace["get_config"]()
     config.data.update(name="digits", batch_size=8, crop="", mean=(0.0,), std=(256.0,), flip=False)
-    config.data.image_size = min(config.data.image_size, 64)
+    config.data.image_size = min(config.data.image_size, 96)
     config.model.width, config.mesh.data = 0.05, 1
     experiment = assemble(settings(config))
     state = experiment.step(experiment.initial_state(), *experiment.batch(0))

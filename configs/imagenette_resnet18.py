@@ -1,0 +1,33 @@
+"""ResNet-18 on Imagenette (ten classes of ImageNet, 160 pixels) at 4, 3 or 2 bits, or in float.
+
+    python -m plq.main --config configs/imagenette_resnet18.py:w4a4      (w3a3, w2a2, float)
+
+Not yet run here; there is no published few-bit figure for this set.
+"""
+
+from plq.config import default
+
+BITS = {"w4a4": 4, "w3a3": 3, "w2a2": 2, "float": 32}
+
+
+def get_config(precision="w4a4"):
+    config = default()
+    config.data.name = "imagenette/160px-v2"
+    config.data.crop = "resized"
+    config.data.image_size = 128
+    config.data.flip = True
+    config.data.batch_size = 64
+    config.data.mean = (123.675, 116.28, 103.53)
+    config.data.std = (58.395, 57.12, 57.375)
+    config.model.name = "resnet18"
+    config.quant.weight_bits = config.quant.activation_bits = BITS[precision]
+    config.quant.activations = "relu" if precision == "float" else "clip"
+    config.factor.name = "constant" if precision == "float" else "cosine"
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.05
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup = 0.05
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.decay = "l2"
+    config.train.epochs = 60.0
+    return config
