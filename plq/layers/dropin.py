@@ -1,0 +1,122 @@
+"""Low-precision `Conv` and `Dense` in the places of flax.linen's: same fields, same parameters, same names."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from plq.errors import UserError
+from plq.layers.conv import default_kernel_init
+from plq.layers.expanded import AncillaryNorm, InAncillary
+from plq.layers.unit import Unit
+from plq.quant.base import FLOAT_BITS, FloatWeights, WeightQuantizer
+
+OWN_FIELDS = ("weights", "activation", "factor")
+
+
+class LowPrecision(nn.Module):
+    """What a Linen layer needs to become this one, beside its own fields:
+
+        y = layer(Qa(x), Qw(kernel)) + bias                        factor None: the network that is served
+        y = layer(Qa(x), Qw(kernel)) + bias + f * BN_anc(layer(x, A))     the expanded layer
+
+    ``weights`` is Qw, ``activation`` is Qa (None: x as it is) and ``factor`` is f, a scalar in [0, 1], traced
+    or not. At f = 0 both are equal bit for bit. A and the variables of BN_anc live in the collections ``ancillary``
+    and ``ancillary_stats``. BN_anc uses the batch's statistics, and updates its own, when ``ancillary_stats``
+    is mutable: train with ``mutable=["batch_stats", "ancillary_stats"]``. Where ``batch_stats`` alone is
+    mutable a UserError is raised.
+
+    This is not the paper's unit (`plq.layers.expanded`). There Qa comes last, after batch norm, pooling and merge:
+    low and ancillary are added behind the norm of each, and the sum is not quantized. Here Qa acts on the input, so
+    that the layer stands alone, and the merge is before whatever norm follows: that norm sees both branches, and
+    the next layer's Qa quantizes their sum. A and the branch get x itself, before Qa.
+
+    Qa clips to [0, 1]: feed it what comes out of a ReLU. Where the kernel is quantized it is so in float32; the
+    product runs in the types that the Linen layer would use, and so does the branch's.
+    """
+
+    weights: WeightQuantizer = FloatWeights(FLOAT_BITS)
+    activation: Callable[[Array], Array] | None = None
+    factor: Array | float | None = None
+
+    def param(self, *args: Any, **kwargs: Any) -> Any:
+        """The parameter; of ``kernel`` the quantized values, in the parameter's own type."""
+        value = super().param(*args, **kwargs)
+        if args[0] != "kernel" or self.weights.bits == FLOAT_BITS:
+            return value
+        initial = self.weights.initial_scales(value.shape)
+        scales = {name: super(LowPrecision, self).param(name, lambda _, v=v: v) for name, v in initial.items()}
+        return self.weights.fake_quantize(value, scales).astype(value.dtype)
+
+    def quantized_input(self, x: Any) -> Array:
+        """Qa(x): x's own type if that is a float, else float32."""
+        x = jnp.asarray(x)
+        if self.activation is None:
+            return x
+        y = self.activation(x)
+        return y.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else y
+
+    def merged(self, low: Array, x: Any, branch: type[nn.Module]) -> Array:
+        """low + f * BN_anc(branch(x)), or ``low`` without a factor."""
+        if self.factor is None:
+            return low
+        self._require_mutable_together()
+        fields = {**layer_fields(self), "use_bias": False, "kernel_init": default_kernel_init}
+        layer: Any = branch(**fields, name="ancillary_conv")
+        norm = AncillaryNorm(momentum=Unit.momentum, epsilon=Unit.epsilon, name="ancillary_norm")
+        ancillary = norm(layer(x), use_running_average=not self.is_mutable_collection("ancillary_stats"))
+        return low + (self.factor * ancillary).astype(low.dtype)
+
+    def _require_mutable_together(self) -> None:
+        if self.is_mutable_collection("batch_stats") and not self.is_mutable_collection("ancillary_stats"):
+            found = "found 'batch_stats' without 'ancillary_stats', allowed both (training) or neither"
+            raise UserError(f"mutable: {found} while {'/'.join(self.path) or 'the layer'} has a branch")
+
+
+def layer_fields(layer: nn.Module) -> dict[str, Any]:
+    """The fields of a Linen layer that a copy of it needs, without those that `LowPrecision` adds."""
+    names = [field.name for field in dataclasses.fields(layer) if field.init]
+    return {name: getattr(layer, name) for name in names if name not in ("parent", "name", *OWN_FIELDS)}
+
+
+class _AncillaryConv(InAncillary, nn.Conv):
+    """The branch of `Conv`."""
+
+
+class _AncillaryDense(InAncillary, nn.Dense):
+    """The branch of `Dense`."""
+
+
+class Conv(LowPrecision, nn.Conv):
+    """`nn.Conv` in low precision, with a branch beside it if there is a ``factor``; see `LowPrecision`.
+
+    Input [*batch, *spatial, in], output [*batch, *spatial', features], for any number of spatial axes, strides,
+    paddings, ``kernel_dilation`` and groups of `nn.Conv`. Raises UserError for an ``input_dilation``.
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        if self.input_dilation not in (None, 1) and set(_sequence(self.input_dilation)) != {1}:
+            where = "/".join(self.path) or "the layer"
+            raise UserError(f"input_dilation of {where}: found {self.input_dilation}, allowed 1 in low precision")
+        low = super().__call__(self.quantized_input(inputs))
+        return self.merged(low, inputs, _AncillaryConv)
+
+
+class Dense(LowPrecision, nn.Dense):
+    """`nn.Dense` in low precision, with a branch beside it if there is a ``factor``; see `LowPrecision`.
+
+    Input [*batch, in], output [*batch, features].
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        low = super().__call__(self.quantized_input(inputs))
+        return self.merged(low, inputs, _AncillaryDense)
+
+
+def _sequence(value: Any) -> tuple:
+    return (value,) if isinstance(value, int) else tuple(value or ())
