@@ -51,8 +51,9 @@ class QuantConv(nn.Module):
         """The latent kernel and the quantizer's learned scales, created on first use."""
         shape = self.kernel_shape(channels)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        initial = self.weights.initial_scales(shape)
-        return kernel, {name: self.param(name, lambda _, v=value: v) for name, value in initial.items()}
+        initial = lambda name: self.weights.initial_scales(kernel)[name]
+        scales = {name: self.variable("params", name, initial, name).value for name in self.weights.scale_names}
+        return kernel, scales
 
     def contract(self, x: Array, kernel: Array) -> Array:
         """The product of an input and a ready kernel, in ``dtype``, returned in float32."""

@@ -12,11 +12,13 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from plq.layers.activation import Activation
 from plq.layers.conv import QuantConv
 from plq.layers.expanded import ExpandedUnit
 from plq.layers.unit import Unit
-from plq.quant.base import FLOAT_BITS
+from plq.quant.base import FLOAT_BITS, WeightQuantizer
 
+CONVOLUTIONS = (QuantConv, nn.Conv, nn.Dense)
 NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
 ROLES = ("conv", "dense", "ancillary", "norm", "bias", "quantizer")
 Shapes = dict[str, Any]
@@ -85,10 +87,17 @@ def _role(module: nn.Module | None, collection: str, name: str, ndim: int) -> st
         return "bias"
     if collection == "ancillary":
         return "ancillary"
+    if isinstance(module, Activation) or (isinstance(module, CONVOLUTIONS) and name != "kernel"):
+        return "quantizer"
     if isinstance(module, QuantConv):
-        kernel_role = "conv" if module.kernel_size else "dense"
-        return kernel_role if name == "kernel" else "quantizer"
+        return "conv" if module.kernel_size else "dense"
     return "conv" if ndim > 2 else "dense"
+
+
+def quantized_layers(network: nn.Module, image_shape: tuple[int, ...]) -> dict[str, WeightQuantizer]:
+    """The weight quantizer of every `QuantConv`, by the path of its variables ("stem/conv")."""
+    modules = _run(network, image_shape)[1]
+    return {"/".join(path): m.weights for path, (m, _) in modules.items() if isinstance(m, QuantConv)}
 
 
 def layer_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:

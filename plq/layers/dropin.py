@@ -1,7 +1,6 @@
 """Low-precision `Conv` and `Dense` in the places of flax.linen's: same fields, same parameters, same names."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,10 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from plq.errors import UserError
+from plq.layers.activation import Activation
 from plq.layers.conv import default_kernel_init
 from plq.layers.expanded import AncillaryNorm, InAncillary
 from plq.layers.unit import Unit
-from plq.quant.base import FLOAT_BITS, FloatWeights, WeightQuantizer
+from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
 
 OWN_FIELDS = ("weights", "activation", "factor")
 
@@ -34,12 +34,12 @@ class LowPrecision(nn.Module):
     that the layer stands alone, and the merge is before whatever norm follows: that norm sees both branches, and
     the next layer's Qa quantizes their sum. A and the branch get x itself, before Qa.
 
-    Qa clips to [0, 1]: feed it what comes out of a ReLU. Where the kernel is quantized it is so in float32; the
-    product runs in the types that the Linen layer would use, and so does the branch's.
+    Qa has no values below 0 (but for "lsq_plus"): feed it what comes out of a ReLU. Where the kernel is quantized it
+    is so in float32; the product runs in the types that the Linen layer would use, and so does the branch's.
     """
 
     weights: WeightQuantizer = FloatWeights(FLOAT_BITS)
-    activation: Callable[[Array], Array] | None = None
+    activation: ActivationQuantizer | None = None
     factor: Array | float | None = None
 
     def param(self, *args: Any, **kwargs: Any) -> Any:
@@ -47,8 +47,8 @@ class LowPrecision(nn.Module):
         value = super().param(*args, **kwargs)
         if args[0] != "kernel" or self.weights.bits == FLOAT_BITS:
             return value
-        initial = self.weights.initial_scales(value.shape)
-        scales = {name: super(LowPrecision, self).param(name, lambda _, v=v: v) for name, v in initial.items()}
+        initial = lambda name: self.weights.initial_scales(value)[name]
+        scales = {name: self.variable("params", name, initial, name).value for name in self.weights.scale_names}
         return self.weights.fake_quantize(value, scales).astype(value.dtype)
 
     def quantized_input(self, x: Any) -> Array:
@@ -56,7 +56,7 @@ class LowPrecision(nn.Module):
         x = jnp.asarray(x)
         if self.activation is None:
             return x
-        y = self.activation(x)
+        y = Activation(self.activation, name="act")(x)
         return y.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else y
 
     def merged(self, low: Array, x: Any, branch: type[nn.Module]) -> Array:

@@ -12,8 +12,8 @@ from jax import Array
 from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES, ConcatConv, ExpandedUnit
 from plq.layers.unit import Unit
-from plq.quant.base import FLOAT_BITS, FloatWeights, WeightQuantizer
-from plq.quant.registry import activation_quantizer, weight_quantizer
+from plq.quant.base import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
+from plq.quant.registry import WEIGHTS, activation_quantizer, options_of, weight_quantizer
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -22,8 +22,9 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 class Precision:
     """Bits and quantizers of a network, as plain values: what the config says and a model file stores.
 
-    The first convolution and the last dense layer have bits of their own (DoReFa weights below 32) and are
-    never expanded.
+    The first convolution and the last dense layer have bits of their own and are never expanded; their weights are
+    quantized as the inner ones are, or by DoReFa where that quantizer does not have so many bits. ``granularity``:
+    of learned weight scales; empty takes the quantizer's usual one.
     """
 
     weights: str = "dorefa"
@@ -33,20 +34,31 @@ class Precision:
     gradient_bits: int = FLOAT_BITS
     first_bits: int = FLOAT_BITS
     last_bits: int = FLOAT_BITS
-    granularity: str = "position"
+    granularity: str = ""
     eta: float = 0.05
     dtype: str = "float32"
 
     def weight_quantizer(self) -> WeightQuantizer:
         """The inner layers' weight quantizer. Raises UserError, as all of this class does."""
-        options: dict[str, Any] = {}
-        if self.weights == "syq":
-            options = {"granularity": self.granularity, "eta": self.eta}
-        return weight_quantizer(self.weights, self.weight_bits, **options)
+        return weight_quantizer(self.weights, self.weight_bits, **self._options())
 
-    def activation(self, bits: int | None = None) -> Callable[[Array], Array]:
+    def edge_quantizer(self, bits: int) -> WeightQuantizer:
+        """The weight quantizer of the first or the last layer."""
+        if bits in (*WEIGHTS[self.weights].legal_bits, FLOAT_BITS):
+            return weight_quantizer(self.weights, bits, **self._options())
+        return weight_quantizer("dorefa", bits)
+
+    def _options(self) -> dict[str, Any]:
+        given = {"granularity": self.granularity, "eta": self.eta}
+        return {name: given[name] for name in options_of(self.weights) if given[name] != ""}
+
+    def activation(self, bits: int | None = None) -> ActivationQuantizer:
         """The activation at ``activation_bits``, or at ``bits``."""
         return activation_quantizer(self.activations, self.activation_bits if bits is None else bits)
+
+    def learns_activations(self) -> bool:
+        """Whether activations have learned scales, which start from data."""
+        return self.activation_bits != FLOAT_BITS and bool(self.activation().scale_names)
 
     def check(self) -> None:
         """Raise UserError unless every field is legal, alone and together."""
@@ -74,11 +86,7 @@ class Kit:
     inner: Callable[..., nn.Module]
     unexpanded: Callable[..., nn.Module]
     last: Callable[..., nn.Module]
-    float_activation: Callable[[Array], Array]
-
-
-def _edge_weights(bits: int) -> WeightQuantizer:
-    return FloatWeights(FLOAT_BITS) if bits == FLOAT_BITS else weight_quantizer("dorefa", bits)
+    float_activation: ActivationQuantizer
 
 
 def plain_kit(precision: Precision) -> Kit:
@@ -86,10 +94,10 @@ def plain_kit(precision: Precision) -> Kit:
     unit = partial(Unit, dtype=DTYPES[precision.dtype], activation=precision.activation())
     inner = partial(unit, weights=precision.weight_quantizer(), gradient_bits=precision.gradient_bits)
     return Kit(
-        first=partial(unit, weights=_edge_weights(precision.first_bits)),
+        first=partial(unit, weights=precision.edge_quantizer(precision.first_bits)),
         inner=inner,
         unexpanded=inner,
-        last=partial(unit, weights=_edge_weights(precision.last_bits), use_norm=False, activation=None),
+        last=partial(unit, weights=precision.edge_quantizer(precision.last_bits), use_norm=False, activation=None),
         float_activation=precision.activation(FLOAT_BITS),
     )
 
@@ -104,5 +112,7 @@ def expanded_kit(precision: Precision, merge: str, factor: Array | float) -> Kit
         low: Any = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
         return ExpandedUnit(low, merge, factor, name=name)
 
-    taking_concat = {name: partial(getattr(plain, name), conv=ConcatConv) for name in ("unexpanded", "last")}
+    taking_concat: dict[str, Any] = {
+        name: partial(getattr(plain, name), conv=ConcatConv) for name in ("unexpanded", "last")
+    }
     return dataclasses.replace(plain, inner=inner, **taking_concat)

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from plq.layers.activation import Activation
 from plq.layers.conv import Padding, QuantConv
-from plq.quant.base import FLOAT_BITS, FloatWeights, WeightQuantizer
+from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
 from plq.quant.dorefa import quantize_gradient
 
 
@@ -29,7 +30,7 @@ class Unit(nn.Module):
     use_bias: bool = False
     use_norm: bool = True
     pool: Callable[[Array], Array] | None = None
-    activation: Callable[[Array], Array] | None = None
+    activation: ActivationQuantizer | None = None
     weights: WeightQuantizer = FloatWeights(FLOAT_BITS)
     gradient_bits: int = FLOAT_BITS
     momentum: float = 0.9
@@ -53,4 +54,4 @@ class Unit(nn.Module):
             x = x + residual
         if self.pool is not None:
             x = self.pool(x)
-        return x if self.activation is None else self.activation(x)
+        return x if self.activation is None else Activation(self.activation, name="act")(x)

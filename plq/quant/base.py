@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -20,20 +21,28 @@ class WeightQuantizer:
     ``statistics`` are what the quantizer takes over a whole kernel (a mean, a maximum). They are an
     argument so that one kernel can be quantized on the grid of another: the input channels that a
     `concat` merge adds use the statistics of the channels that stay, so removal changes no weight.
-    ``scales`` are learned along with the kernel; most quantizers have none.
+    ``scales`` are learned along with the kernel, under the names ``scale_names``; many quantizers have none.
+    ``granularities`` are what a field ``granularity`` allows, if there is one; the first is the default.
     """
 
     bits: int
     legal_bits: ClassVar[tuple[int, ...]]
+    scale_names: ClassVar[tuple[str, ...]] = ()
+    granularities: ClassVar[tuple[str, ...]] = ()
 
-    def initial_scales(self, shape: tuple[int, ...]) -> Scales:
-        """Start values of the learned scales for a fresh kernel of this shape; {} if nothing is learned."""
-        del shape
+    def initial_scales(self, kernel: Array) -> Scales:
+        """Start values of the learned scales for a fresh kernel."""
+        del kernel
         return {}
+
+    def scales_of(self, kernel: Array) -> Scales:
+        """Scales for a kernel that was trained in float."""
+        return self.initial_scales(kernel)
 
     def statistics(self, kernel: Array) -> Any:
         """What the grid of this kernel depends on; any pytree of arrays."""
-        raise NotImplementedError(f"{type(self).__name__}.statistics")
+        del kernel
+        return ()
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         """Codes, scale and offset of the kernel. Raises KeyError if a learned scale is missing."""
@@ -58,11 +67,57 @@ class FloatWeights(WeightQuantizer):
 
     legal_bits: ClassVar[tuple[int, ...]] = (FLOAT_BITS,)
 
-    def statistics(self, kernel: Array) -> Any:
-        return ()
-
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         raise ValueError("weights of 32 bits are not quantized: they have no integer codes")
 
     def fake_quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Array:
         return kernel.astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationQuantizer:
+    """A non-linearity and ``bits`` bits: quantizes activations ``[batch, ...]`` of any shape.
+
+    A new one is a subclass with `quantize` and `surrogate`, and one line in `plq.quant.registry`. At 32 bits the
+    non-linearity alone is left. ``scales`` are learned with the network's weights, under the names ``scale_names``;
+    they start as `initial_scales` and are set from real images before training (`plq.layers.activation.calibrate`).
+    """
+
+    bits: int
+    legal_bits: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8, FLOAT_BITS)
+    scale_names: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def top_code(self) -> int:
+        """2**bits - 1. Raises ValueError at 32 bits."""
+        if self.bits == FLOAT_BITS:
+            raise ValueError("activations of 32 bits are not quantized: they have no integer codes")
+        return 2**self.bits - 1
+
+    def nonlinearity(self, x: Array) -> Array:
+        """What is left of the activation at 32 bits."""
+        return jax.nn.relu(x)
+
+    def initial_scales(self) -> Scales:
+        """The learned scales before any data was seen, float32 scalars."""
+        return {}
+
+    def scales_of(self, x: Array) -> Scales:
+        """The learned scales for activations like x, [batch, ...]."""
+        del x
+        return self.initial_scales()
+
+    def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
+        """Codes, scale and offset in the shape of x. Raises KeyError if a learned scale is missing."""
+        raise NotImplementedError(f"{type(self).__name__}.quantize")
+
+    def surrogate(self, x: Array, scales: Scales) -> Array:
+        """The function whose derivative stands in for that of the fake-quantized value."""
+        raise NotImplementedError(f"{type(self).__name__}.surrogate")
+
+    def __call__(self, x: Array, scales: Scales | None = None) -> Array:
+        """float32 values ``quantize(x).dequantize()``, bit for bit, with the surrogate's gradient."""
+        x = x.astype(jnp.float32)
+        if self.bits == FLOAT_BITS:
+            return self.nonlinearity(x)
+        return straight_through(self.surrogate(x, scales or {}), self.quantize(x, scales).dequantize())

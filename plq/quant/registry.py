@@ -3,17 +3,33 @@
 import dataclasses
 
 from plq.errors import UserError, nearest
-from plq.quant.activations import UniformActivation, abs_activation, clip_activation, relu_activation
-from plq.quant.base import FLOAT_BITS, FloatWeights, WeightQuantizer
+from plq.quant.activations import AbsActivation, ClipActivation, ReluActivation
+from plq.quant.apot import APoT, APoTActivation
+from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
 from plq.quant.dorefa import DoReFa
-from plq.quant.syq import GRANULARITIES, SYQ
+from plq.quant.lsq import LSQ, LSQActivation
+from plq.quant.lsq_plus import LSQPlusActivation
+from plq.quant.pact import PACTActivation
+from plq.quant.sawb import SAWB
+from plq.quant.syq import SYQ
 from plq.quant.xnor import XNOR
 
-WEIGHTS: dict[str, type[WeightQuantizer]] = {"dorefa": DoReFa, "xnor": XNOR, "syq": SYQ}
-ACTIVATIONS = {
-    "abs": (abs_activation, (1, 2, 3, 4, 5, 6, 7, 8, FLOAT_BITS)),
-    "clip": (clip_activation, (1, 2, 3, 4, 5, 6, 7, 8, FLOAT_BITS)),
-    "relu": (relu_activation, (FLOAT_BITS,)),
+WEIGHTS: dict[str, type[WeightQuantizer]] = {
+    "dorefa": DoReFa,
+    "xnor": XNOR,
+    "syq": SYQ,
+    "lsq": LSQ,
+    "apot": APoT,
+    "sawb": SAWB,
+}
+ACTIVATIONS: dict[str, type[ActivationQuantizer]] = {
+    "abs": AbsActivation,
+    "clip": ClipActivation,
+    "relu": ReluActivation,
+    "pact": PACTActivation,
+    "lsq": LSQActivation,
+    "lsq_plus": LSQPlusActivation,
+    "apot": APoTActivation,
 }
 
 
@@ -32,26 +48,32 @@ def weight_quantizer(name: str, bits: int, **options) -> WeightQuantizer:
     return FloatWeights(bits) if bits == FLOAT_BITS else WEIGHTS[name](bits, **options)
 
 
+def options_of(name: str) -> set[str]:
+    """Names of the options that the weight quantizer of this name has."""
+    return {field.name for field in dataclasses.fields(WEIGHTS[name])} - {"bits"} if name in WEIGHTS else set()
+
+
 def _check_options(name: str, options: dict) -> None:
-    legal = {field.name for field in dataclasses.fields(WEIGHTS[name])} - {"bits"}
+    legal, granularities = options_of(name), WEIGHTS[name].granularities
     for option, value in options.items():
         if option not in legal:
             found = f"weights {name} have no such option"
             raise UserError(f"quant.{option}={value}: {found}; allowed: {', '.join(sorted(legal)) or 'none'}")
-    granularity = options.get("granularity", "layer")
-    if granularity not in GRANULARITIES:
-        raise UserError(f"quant.granularity={granularity}: unknown; {nearest(granularity, GRANULARITIES)}")
+    granularity = options.get("granularity")
+    if granularity is not None and granularity not in granularities:
+        found = f"unknown to weights {name}"
+        raise UserError(f"quant.granularity={granularity}: {found}; {nearest(granularity, granularities)}")
     eta = options.get("eta", 0.0)
     if not 0 <= eta < 1:
         raise UserError(f"quant.eta={eta}: found {eta}, allowed 0 <= eta < 1")
 
 
-def activation_quantizer(name: str, bits: int) -> UniformActivation:
-    """The activation of this name at this many bits (32: the clipping alone). Raises UserError."""
+def activation_quantizer(name: str, bits: int) -> ActivationQuantizer:
+    """The activation of this name at this many bits (32: its non-linearity alone). Raises UserError."""
     if name not in ACTIVATIONS:
         raise UserError(f"quant.activations={name}: unknown; {nearest(name, ACTIVATIONS)}")
-    make, legal = ACTIVATIONS[name]
+    legal = ACTIVATIONS[name].legal_bits
     if bits not in legal:
         allowed = ", ".join(map(str, legal))
         raise UserError(f"quant.activation_bits={bits}: activations {name} allow {allowed}")
-    return make(bits)
+    return ACTIVATIONS[name](bits)

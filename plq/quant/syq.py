@@ -9,8 +9,6 @@ from jax import Array
 from plq.quant.base import Scales, WeightQuantizer
 from plq.quant.quantized import Quantized, quantized, straight_through
 
-GRANULARITIES = ("position", "row", "layer")
-
 
 @dataclasses.dataclass(frozen=True)
 class SYQ(WeightQuantizer):
@@ -24,17 +22,19 @@ class SYQ(WeightQuantizer):
     granularity: str = "position"
     eta: float = 0.05
     legal_bits: ClassVar[tuple[int, ...]] = (1, 2)
+    scale_names: ClassVar[tuple[str, ...]] = ("scale",)
+    granularities: ClassVar[tuple[str, ...]] = ("position", "row", "layer")
 
     def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the scales for a kernel [*spatial, in, out]: the scaled axes keep their length."""
         spatial = {"position": len(shape) - 2, "row": min(1, len(shape) - 2), "layer": 0}[self.granularity]
         return shape[:spatial] + (1,) * (len(shape) - spatial)
 
-    def initial_scales(self, shape: tuple[int, ...]) -> Scales:
-        return {"scale": jnp.ones(self.scale_shape(shape), jnp.float32)}
+    def initial_scales(self, kernel: Array) -> Scales:
+        return {"scale": jnp.ones(self.scale_shape(kernel.shape), jnp.float32)}
 
     def scales_of(self, kernel: Array) -> Scales:
-        """Scales for a kernel that was trained in float: mean |W| over each group."""
+        """mean |W| over each group."""
         shape = self.scale_shape(kernel.shape)
         axes = tuple(axis for axis, length in enumerate(shape) if length == 1)
         return {"scale": jnp.mean(jnp.abs(kernel), axis=axes, keepdims=True)}

@@ -1,0 +1,96 @@
+"""LSQ: learned step size quantization of weights and activations (Esser et al., arXiv 1902.08153)."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from plq.quant.base import ActivationQuantizer, Scales, WeightQuantizer
+from plq.quant.binary import binarize
+from plq.quant.learned import positive, scaled_gradient
+from plq.quant.quantized import Quantized, quantized, straight_through
+
+
+def round_clip(x: Array, step: Array, low: int, high: int) -> Array:
+    """step * round(clip(x / step, low, high)), identity gradient through the rounding (eq. 1 to 3)."""
+    v = jnp.clip(x / step, low, high)
+    return straight_through(v, jnp.round(v)) * step
+
+
+@dataclasses.dataclass(frozen=True)
+class LSQ(WeightQuantizer):
+    """value = s * round(clip(W / s, -Qn, Qp)), Qn = 2**(k-1), Qp = 2**(k-1) - 1, s learned per layer or per channel.
+
+        dvalue/ds = round(W/s) - W/s inside the clip, -Qn or Qp outside; times 1 / sqrt(weights per step * Qp)
+        dvalue/dW = 1 inside the clip, 0 outside
+        s starts at 2 mean|W| / sqrt(Qp); for an all-zero channel at that of its layer, for an all-zero layer at 1
+
+    The paper has no 1-bit weights: here they are sign(W) * s, identity gradient to W, s starting at mean|W|. A step
+    that an update makes negative counts by its magnitude.
+    """
+
+    granularity: str = "layer"
+    legal_bits: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
+    scale_names: ClassVar[tuple[str, ...]] = ("step",)
+    granularities: ClassVar[tuple[str, ...]] = ("layer", "channel")
+
+    @property
+    def largest(self) -> int:
+        """Qp; 1 at 1 bit."""
+        return max(1, 2 ** (self.bits - 1) - 1)
+
+    def initial_scales(self, kernel: Array) -> Scales:
+        axes = tuple(range(kernel.ndim - 1)) if self.granularity == "channel" else None
+        layer = jnp.mean(jnp.abs(kernel), keepdims=True)
+        mean = jnp.mean(jnp.abs(kernel), axis=axes, keepdims=True)
+        mean = jnp.where(mean > 0, mean, layer)
+        step = mean if self.bits == 1 else 2 * mean / math.sqrt(self.largest)
+        return {"step": jnp.where(mean > 0, step, 1.0).astype(jnp.float32)}
+
+    def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
+        kernel, step = kernel.astype(jnp.float32), positive((scales or {})["step"])
+        if self.bits == 1:
+            return binarize(kernel, step)
+        low = -(2 ** (self.bits - 1))
+        return quantized(jnp.round(jnp.clip(kernel / step, low, self.largest)) - low, step, low)
+
+    def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
+        raw = scales["step"]
+        step = scaled_gradient(positive(raw), 1 / math.sqrt(kernel.size / raw.size * self.largest))
+        if self.bits == 1:
+            return kernel + jnp.where(kernel >= 0, 1.0, -1.0) * step
+        return round_clip(kernel, step, -(2 ** (self.bits - 1)), self.largest)
+
+
+@dataclasses.dataclass(frozen=True)
+class LSQActivation(ActivationQuantizer):
+    """value = s * round(clip(x / s, 0, n)), n = 2**bits - 1, with one learned s; the clip takes the ReLU's place.
+
+    Gradients as for the weights, that of s times 1 / sqrt(features per image * n). s starts at
+    2 mean(relu(x)) / sqrt(n).
+    """
+
+    scale_names: ClassVar[tuple[str, ...]] = ("step",)
+
+    def initial_scales(self) -> Scales:
+        return {"step": jnp.float32(2 * _HALF_NORMAL / math.sqrt(self.top_code))}
+
+    def scales_of(self, x: Array) -> Scales:
+        step = 2 * jnp.mean(jax.nn.relu(x)) / math.sqrt(self.top_code)
+        return {"step": jnp.where(step > 0, step, self.initial_scales()["step"])}
+
+    def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
+        step = positive((scales or {})["step"])
+        return quantized(jnp.round(jnp.clip(x.astype(jnp.float32) / step, 0, self.top_code)), step, 0.0)
+
+    def surrogate(self, x: Array, scales: Scales) -> Array:
+        features = int(np.prod(x.shape[1:]))
+        step = scaled_gradient(positive(scales["step"]), 1 / math.sqrt(features * self.top_code))
+        return round_clip(x, step, 0, self.top_code)
+
+
+_HALF_NORMAL = 1 / math.sqrt(2 * math.pi)  # mean of relu(x) for a standard normal x
