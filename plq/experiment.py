@@ -4,24 +4,28 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Generator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from plq.checkpoint.inherit import Inherited, inherit, read_float_model
 from plq.data.augment import Augmentation
 from plq.data.feed import ArrayFeed, Feed, RecordFeed
 from plq.data.order import steps_per_epoch
 from plq.data.sets import SetInfo, default_splits, describe, load_split
 from plq.data.source import RecordSource
 from plq.errors import UserError
-from plq.layers.describe import Layer, layer_table, variable_roles
+from plq.layers.describe import Layer, layer_table, quantized_layers, variable_roles
 from plq.prune import drop_ancillary
 from plq.settings import Data, Settings
+from plq.train.calibrate import calibrated
 from plq.train.mesh import batch_sharding, make_mesh, replicated
 from plq.train.optimizer import learning_rate, make_optimizer
 from plq.train.state import State, Tally, init_state
 from plq.train.step import Task, logits_of, score, train_step
+from plq.variables import flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +107,32 @@ class Experiment:
         return jax.jit(function, in_shardings=(everywhere, self.sharding), out_shardings=everywhere)
 
     def initial_state(self) -> State:
-        """The state of step 0, on the mesh."""
-        return jax.device_put(self.left_behind(self._init(), 0), replicated(self.mesh))
+        """The state of step 0, on the mesh: fresh or inherited weights, and scales calibrated on the first batch."""
+        state = self.left_behind(self._init(), 0)
+        if self.inherited is not None:
+            kept = self.inherited.variables
+            weights = {**state.weights, "params": kept["params"]}
+            statistics = {**state.statistics, "batch_stats": kept["batch_stats"]}
+            state = dataclasses.replace(state, weights=weights, statistics=statistics)
+        everywhere = replicated(self.mesh)
+        state = jax.device_put(state, everywhere)
+        if not self.task.architecture.precision.learns_activations():
+            return state
+        calibrate = jax.jit(lambda state, images: calibrated(self.task, state, images), out_shardings=everywhere)
+        return calibrate(state, self.batch(0)[0])
+
+    @cached_property
+    def inherited(self) -> Inherited | None:
+        """What ``model.init_from`` gives; None without it."""
+        path = self.settings.model.init_from
+        if not path:
+            return None
+        architecture, state = self.task.architecture, self._init()
+        plain = architecture.plain()
+        roles = flatten({"params": variable_roles(plain, self.image_shape)["params"]})
+        learned = {leaf for leaf, role in roles.items() if role == "quantizer"}
+        found = read_float_model(Path(path), architecture)
+        return inherit(path, state.variables, found, quantized_layers(plain, self.image_shape), learned)
 
     def _init(self) -> State:
         task = self.task

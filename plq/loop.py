@@ -75,6 +75,8 @@ class Run:
         total, settings = self.experiment.total_steps, self.experiment.settings
         if self.step:
             self.log.note(f"going on from step {self.step:,} of {total:,}")
+        elif self.experiment.inherited is not None:
+            self.log.note(str(self.experiment.inherited))
         save_every = settings.checkpoint.every_steps or self.experiment.epoch_steps
         batches = self.experiment.batches(self.step, total)
         with noted_signals() as received, contextlib.closing(batches):

@@ -9,6 +9,7 @@ from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES
 from plq.layers.kit import Precision
 from plq.models.registry import Architecture
+from plq.quant.registry import options_of
 from plq.train.factor import Factor
 from plq.train.optimizer import Recipe
 
@@ -59,6 +60,7 @@ class Model:
     width: float = 1.0  # multiplies the number of channels of every layer
     dropout: float = 0.0  # svhn only
     shortcut: str = "projection"  # resnets only: projection, padding (no parameters)
+    init_from: str = ""  # a model folder of the same network, trained in float, to start from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +197,7 @@ APPLIES: dict[str, Callable[[Settings], bool]] = {
     "data.pad": lambda settings: not settings.data.crop,
     "data.threads": lambda settings: bool(settings.data.crop),
     "data.corrupt_share": lambda settings: bool(settings.data.crop),
-    "quant.granularity": lambda settings: settings.quant.weights == "syq",
+    "quant.granularity": lambda settings: "granularity" in options_of(settings.quant.weights),
     "quant.eta": lambda settings: settings.quant.weights == "syq" and settings.quant.weight_bits == 2,
     "factor.rate": lambda settings: settings.factor.name == "staircase",
     "factor.cutoff": lambda settings: settings.factor.name == "staircase",
