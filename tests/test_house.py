@@ -104,6 +104,7 @@ FREE = {
     "data.test_split",
     "data.data_dir",
     "data.cache_dir",
+    "model.init_from",
 }  # checked against the disk
 
 

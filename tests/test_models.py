@@ -10,7 +10,7 @@ from networks import architecture
 from plq.errors import UserError
 from plq.layers.describe import layer_table
 from plq.layers.kit import Precision
-from plq.layers.pooling import halve
+from plq.layers.operations import halve
 from plq.models.registry import Architecture
 from plq.prune import drop_ancillary
 from plq.variables import ancillary_leaves, flatten

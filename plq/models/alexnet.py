@@ -4,15 +4,15 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 from jax import Array
 
 from plq.errors import UserError
 from plq.layers.kit import Kit
+from plq.layers.operations import flatten, max_pool
 
 MIN_SIZE = 96
-pool = partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding="SAME")
-pool_valid = partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+pool = partial(max_pool, window=3, stride=2, padding="SAME")
+pool_valid = partial(max_pool, window=3, stride=2, padding="VALID")
 
 
 class AlexNet(nn.Module):
@@ -46,7 +46,6 @@ class AlexNet(nn.Module):
         y = inner(channels(384), (3, 3), pool=pool, name="conv2")(y, train)
         y = inner(channels(384), (3, 3), groups=2, name="conv3")(y, train)
         y = inner(channels(256), (3, 3), groups=2, pool=pool_valid, name="conv4")(y, train)
-        y = jax.tree.map(lambda half: half.reshape(half.shape[0], -1), y)
-        y = self.kit.unexpanded(channels(4096), (), name="fc0")(y, train)
+        y = self.kit.unexpanded(channels(4096), (), name="fc0")(flatten(y), train)
         y = self.kit.unexpanded(channels(4096), (), name="fc1")(y, train)
         return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(y, train)

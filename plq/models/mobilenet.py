@@ -7,7 +7,7 @@ import jax
 from jax import Array
 
 from plq.layers.kit import Kit
-from plq.layers.pooling import global_mean
+from plq.layers.operations import global_mean
 
 LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 
@@ -32,5 +32,4 @@ class MobileNetV1(nn.Module):
             depthwise = {"groups": before, "epsilon": 1e-5, "name": f"depthwise{index}"}
             y = self.kit.inner(before, (3, 3), (stride, stride), around, **depthwise)(y, train)
             y = self.kit.inner(channels(features), (1, 1), epsilon=1e-5, name=f"pointwise{index}")(y, train)
-        y = jax.tree.map(global_mean, y)
-        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(y, train)
+        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(global_mean(y), train)

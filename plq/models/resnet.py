@@ -10,11 +10,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from plq.layers.kit import Kit
-from plq.layers.pooling import global_mean
+from plq.layers.operations import global_mean, max_pool, shrink
 
 SHORTCUTS = ("projection", "padding")
 
@@ -49,14 +48,13 @@ class ResNet(nn.Module):
                 unit = partial(_unit, self.kit, f"stage{stage + 1}_block{index + 1}", train)
                 stride = 2 if stage > 0 and index == 0 else 1
                 y = block(unit, y, base * 2**stage, stride, self.shortcut)
-        y = jax.tree.map(global_mean, y)
-        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(y, train)
+        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(global_mean(y), train)
 
 
 def _stem(kit: Kit, features: int, small_images: bool) -> nn.Module:
     if small_images:
         return kit.first(features, (3, 3), epsilon=1e-5, name="stem")
-    pool = partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    pool = partial(max_pool, window=3, stride=2, padding=((1, 1), (1, 1)))
     return kit.first(features, (7, 7), (2, 2), ((3, 3), (3, 3)), pool=pool, epsilon=1e-5, name="stem")
 
 
@@ -88,6 +86,4 @@ def _shortcut(unit: Any, x: Any, features: int, stride: int, shortcut: str) -> A
         return x
     if shortcut == "projection":
         return unit("shortcut", x, features, 1, stride, activation=None)
-    before = (features - channels) // 2
-    pad = ((0, 0), (0, 0), (0, 0), (before, features - channels - before))
-    return jax.tree.map(lambda half: jnp.pad(half[:, ::stride, ::stride], pad), x)
+    return shrink(x, stride=stride, channels=features)

@@ -1,7 +1,6 @@
 """The EXP-Net authors' SVHN network (after the DoReFa-Net digit network)."""
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,7 +8,7 @@ from jax import Array
 
 from plq.errors import UserError
 from plq.layers.kit import Kit
-from plq.layers.pooling import halve
+from plq.layers.operations import flatten, halve
 
 MIN_SIZE = 40
 
@@ -52,9 +51,4 @@ class SVHNNet(nn.Module):
         x = jax.tree.map(nn.Dropout(self.dropout, deterministic=not train), x)
         top = partial(inner, padding="VALID", activation=self.kit.float_activation)
         x = top(channels(512), (5, 5), name="conv6")(x, train)
-        x = jax.tree.map(_flatten, x)
-        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(x, train)
-
-
-def _flatten(x: Any) -> Array:
-    return x.reshape(x.shape[0], -1)
+        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(flatten(x), train)

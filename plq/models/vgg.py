@@ -3,11 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 from jax import Array
 
 from plq.layers.kit import Kit
-from plq.layers.pooling import halve
+from plq.layers.operations import flatten, halve
 
 LAYERS = (128, 128, 256, 256, 512, 512)
 
@@ -29,5 +28,4 @@ class VGGSmall(nn.Module):
             make = self.kit.inner if index else self.kit.first
             pool = halve if index % 2 else None
             y = make(max(1, round(features * self.width)), (3, 3), pool=pool, name=f"conv{index}")(y, train)
-        y = jax.tree.map(lambda half: half.reshape(half.shape[0], -1), y)
-        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(y, train)
+        return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(flatten(y), train)

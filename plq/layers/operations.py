@@ -1,0 +1,90 @@
+"""What networks do between their units: functions of one array, NHWC, that have no variables.
+
+Each also takes a `Concat`, of which it works on both halves, and a `Symbol`, which records the call instead.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Protocol, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+@runtime_checkable
+class Symbol(Protocol):
+    """Stands for an array where a network is written down instead of computed."""
+
+    shape: tuple[int, ...]
+
+    def record(self, operation: str, output_shape: tuple[int, ...], options: dict[str, Any]) -> "Symbol":
+        """The result of an operation of this module, by its name."""
+
+
+OPERATIONS: dict[str, Callable[..., Array]] = {}
+
+
+def operation(function: Callable[..., Array]) -> Callable[..., Any]:
+    """An entry in `OPERATIONS` that takes arrays, a `Concat` of them, or a `Symbol`."""
+    OPERATIONS[function.__name__] = function
+
+    def on_one(x: Any, options: dict[str, Any]) -> Any:
+        if not isinstance(x, Symbol):
+            return function(x, **options)
+        like = jax.ShapeDtypeStruct(x.shape, jnp.float32)
+        shape = jax.eval_shape(lambda array: function(array, **options), like).shape
+        return x.record(function.__name__, shape, options)
+
+    @wraps(function)
+    def called(x: Any, **options: Any) -> Any:
+        return jax.tree.map(lambda leaf: on_one(leaf, options), x)
+
+    return called
+
+
+@operation
+def halve(x: Array) -> Array:
+    """2x2 max pooling, stride 2; an odd last row or column is dropped.
+
+    By slices: the backward pass of a window reduction is many times slower on XLA:CPU.
+    """
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    corners = [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+    return jnp.maximum(jnp.maximum(corners[0], corners[1]), jnp.maximum(corners[2], corners[3]))
+
+
+@operation
+def max_pool(x: Array, *, window: int, stride: int, padding: str | Pads) -> Array:
+    """The largest of each window x window pixels."""
+    return nn.max_pool(x, (window, window), (stride, stride), padding)
+
+
+@operation
+def global_mean(x: Array) -> Array:
+    """[batch, height, width, channels] -> [batch, channels], float32.
+
+    A product with a constant, because its operands are arrays in memory: a plain sum is merged with the
+    multiplications before it, which differ with a branch there, and rounds differently; taking the branch away
+    would then change the last bit of the logits.
+    """
+    pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+    weights = jnp.full(pixels.shape[1], 1 / pixels.shape[1], jnp.float32)
+    return jnp.einsum("bpc,p->bc", pixels, weights, precision=jax.lax.Precision.HIGHEST)
+
+
+@operation
+def flatten(x: Array) -> Array:
+    """[batch, ...] -> [batch, values], the last axis fastest."""
+    return x.reshape(x.shape[0], -1)
+
+
+@operation
+def shrink(x: Array, *, stride: int, channels: int) -> Array:
+    """Every stride-th pixel, and as many channels, zeros on both sides of those there are: option A of ResNets."""
+    before = (channels - x.shape[-1]) // 2
+    pad = ((0, 0), (0, 0), (0, 0), (before, channels - x.shape[-1] - before))
+    return jnp.pad(x[:, ::stride, ::stride], pad)
