@@ -11,12 +11,18 @@ import numpy as np
 from jax import Array
 
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
-from plq.quant.binary import mean_magnitude, ordered_sum
-from plq.quant.learned import best_clip, positive, scaled_gradient
-from plq.quant.quantized import Quantized, nearest_codes, product, quantized, straight_through
+from plq.quant.learned import best_clip, gradient_scale, learned_grid, positive
+from plq.quant.means import mean, root_mean_square
+from plq.quant.quantized import Quantized, nearest_codes, product, quantized
 
-# By bits: each level is a sum of one term from every group. In integers: the unit is the smallest power in use.
-TERMS = {1: ((0, 1),), 2: ((0, 1, 2, 4),), 3: ((0, 1, 4, 8), (0, 2)), 4: ((0, 2, 8, 32), (0, 1, 4, 16))}
+# By bits: each level is a sum of one term from every group, as in the authors' code; in units of the smallest power.
+TERMS = {
+    1: ((0, 1),),
+    2: ((0, 1, 2, 4),),
+    3: ((0, 1, 4, 8), (0, 2)),
+    4: ((0, 2, 8, 32), (0, 1, 4, 16)),
+    5: ((0, 2, 16, 64), (0, 1, 8, 32), (0, 4)),
+}
 
 
 def magnitudes(bits: int) -> tuple[float, ...]:
@@ -26,20 +32,19 @@ def magnitudes(bits: int) -> tuple[float, ...]:
 
 def on_levels(x: Array, alpha: Array, levels: tuple[float, ...]) -> Quantized:
     """x on the levels, whose largest stands for alpha."""
-    top = levels[-1]
-    return quantized(nearest_codes(x / alpha * top, levels), alpha * np.float32(1 / top), 0.0, levels)
+    unit = product(alpha, np.float32(1 / levels[-1]))
+    return quantized(nearest_codes(x / unit, levels), unit, 0.0, levels)
 
 
-def clip_surrogate(x: Array, alpha: Array, levels: tuple[float, ...], count: float) -> Array:
-    """The reparameterized clipping (eq. 6): to alpha level(x/alpha) - x/alpha inside, the sign outside.
+def clip_surrogate(x: Array, alpha: Array, levels: tuple[float, ...], values: float) -> Array:
+    """The paper's reparameterized clipping: dvalue/dalpha = level(x / alpha) - x / alpha inside, the sign outside.
 
-    alpha's gradient is also taken times 1 / sqrt(count * levels), as LSQ does; the paper leaves it as it is.
+    alpha's gradient is also taken times 1 / sqrt(values * levels above 0), as LSQ does; the authors give alpha a
+    learning rate of its own instead.
     """
-    alpha = scaled_gradient(alpha, 1 / math.sqrt(count * (len(levels) - 1)))
-    v = jnp.clip(x / alpha, levels[0] / levels[-1], 1)
-    found = on_levels(jax.lax.stop_gradient(x), jax.lax.stop_gradient(alpha), levels)
-    unit = dataclasses.replace(found, scale=jnp.float32(1 / levels[-1]))
-    return straight_through(v, unit.dequantize()) * alpha
+    nearest = lambda v: on_levels(v, jnp.float32(1), levels).dequantize()
+    bounds = levels[0] / levels[-1], 1
+    return learned_grid(x, alpha, bounds, nearest, gradient_scale(values, sum(level > 0 for level in levels)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +52,9 @@ class APoT(WeightQuantizer):
     """(W - mean) / std on 2**k - 1 levels in [-alpha, alpha], alpha learned: signed sums of powers of two.
 
     2 bits: -1, 0, 1. 3 bits: 0, 1, 2, 4 quarters of alpha, with either sign. The quantized kernel is that of the
-    normalized one, as in the paper: a batch norm is expected behind it. No gradient through mean and std. alpha
-    starts where the squared error is least (the paper: at 3), per layer.
+    normalized one, as in the paper: a batch norm is expected behind it. No gradient through mean and std. alpha is
+    one per layer and starts where the squared error is least (the authors: at 3). Weights beyond alpha
+    get no gradient (in the authors' code for CIFAR-10 they do).
     """
 
     legal_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5)
@@ -56,33 +62,29 @@ class APoT(WeightQuantizer):
 
     @property
     def levels(self) -> tuple[float, ...]:
-        positive_levels = magnitudes(self.bits - 1)
-        return (*(-level for level in positive_levels[:0:-1]), *positive_levels)
+        above_zero = magnitudes(self.bits - 1)[1:]
+        return (*(-level for level in above_zero[::-1]), 0.0, *above_zero)
 
     def initial_scales(self, kernel: Array) -> Scales:
-        normal = self._normalized(kernel, self.statistics(kernel))
-        alpha = best_clip(normal, lambda v, clip: on_levels(v, clip, self.levels).dequantize())
+        center, std = self.statistics(kernel)
+        alpha = best_clip((kernel - center) / std, lambda v, clip: on_levels(v, clip, self.levels).dequantize())
         return {"alpha": alpha.reshape((1,) * kernel.ndim)}
 
     def statistics(self, kernel: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation, with the kernel's rank and one element; 1 for a constant kernel."""
-        mean = product(ordered_sum(kernel.reshape(-1, 1)), np.float32(1 / kernel.size))
-        mean = mean.reshape((1,) * kernel.ndim)
-        std = jnp.sqrt(mean_magnitude(product(kernel - mean, kernel - mean)))
-        return mean, jnp.where(std > 0, std, 1.0)
-
-    def _normalized(self, kernel: Array, statistics: tuple[Array, Array]) -> Array:
-        mean, std = jax.lax.stop_gradient(statistics)
-        return (kernel - mean) / std
+        """Mean and standard deviation, one element each with the kernel's rank; for a constant kernel 1."""
+        center = product(mean(kernel), np.float32(1))
+        std = root_mean_square(kernel - center)
+        return center, jnp.where(std > 0, std, 1.0)
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
-        kernel = kernel.astype(jnp.float32)
-        normal = self._normalized(kernel, self.statistics(kernel) if statistics is None else statistics)
-        return on_levels(normal, positive((scales or {})["alpha"]), self.levels)
+        kernel, alpha = kernel.astype(jnp.float32), positive((scales or {})["alpha"])
+        center, std = self.statistics(kernel) if statistics is None else statistics
+        found = on_levels(kernel - center, product(alpha, std), self.levels)
+        return dataclasses.replace(found, scale=product(alpha, np.float32(1 / self.levels[-1])))
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
-        normal = self._normalized(kernel, statistics)
-        return clip_surrogate(normal, positive(scales["alpha"]), self.levels, kernel.size)
+        center, std = jax.lax.stop_gradient(statistics)
+        return clip_surrogate((kernel - center) / std, positive(scales["alpha"]), self.levels, kernel.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,5 +105,4 @@ class APoTActivation(ActivationQuantizer):
         return on_levels(x.astype(jnp.float32), positive((scales or {})["alpha"]), magnitudes(self.bits))
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
-        features = float(np.prod(x.shape[1:]))
-        return clip_surrogate(x, positive(scales["alpha"]), magnitudes(self.bits), features)
+        return clip_surrogate(x, positive(scales["alpha"]), magnitudes(self.bits), math.prod(x.shape[1:]))

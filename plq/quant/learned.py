@@ -1,5 +1,6 @@
-"""What quantizers with learned scales share: a guard, a gradient scale, and a start value from data."""
+"""What quantizers with learned scales share: a guard, LSQ's gradients, and a start value from data."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -17,24 +18,47 @@ SAMPLES = 2**16
 def positive(scale: Array) -> Array:
     """|scale|, at least `SMALLEST`: a learned scale that an update takes across 0 goes on on the other side.
 
-    The gradient is that of |scale|, also below `SMALLEST`, so that no scale is ever stuck.
+    The gradient is that of |scale| (1 at 0), also below `SMALLEST`, so that no scale is ever stuck.
     """
-    return straight_through(jnp.abs(scale), jnp.maximum(jnp.abs(scale), SMALLEST))
+    magnitude = jnp.where(scale < 0, -scale, scale)
+    return straight_through(magnitude, jnp.maximum(magnitude, SMALLEST))
 
 
-def scaled_gradient(x: Array, factor: float) -> Array:
-    """x, with its gradient times ``factor``. To one rounding: for surrogates, whose value is not used."""
-    return x * factor + jax.lax.stop_gradient(x * (1 - factor))
+def gradient_scale(values: float, largest: float) -> float:
+    """LSQ's factor 1 / sqrt(values per scale * largest code) of a scale's gradient (arXiv 1902.08153, sec. 2.2)."""
+    return 1 / math.sqrt(values * largest)
+
+
+def learned_grid(
+    x: Array, scale: Array, bounds: tuple[float, float], nearest: Callable[[Array], Array], factor: float
+) -> Array:
+    """A surrogate with the gradients of LSQ (arXiv 1902.08153, eq. 3 and 5), written out, with v = x / scale:
+
+        d/dscale = factor * (nearest(v) - v)   where low < v < high, else factor * (low or high)
+        d/dx     = 1                           where low < v < high, else 0
+
+    Args:
+        bounds: low and high, in units of the scale. nearest: the level of a v between them.
+    """
+    low, high = bounds
+    v = jax.lax.stop_gradient(x / scale)
+    inside = (low < v) & (v < high)
+    slope = jnp.where(inside, nearest(v) - v, jnp.clip(v, low, high))
+    return jnp.where(inside, x, 0.0) + scale * (factor * slope)
 
 
 def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
     """The clip in (0, max|x|] for which ``reconstruct(x, clip)`` has the least squared error; 1 if x is all 0.
 
     Args:
-        x: any shape; of more than 65,536 values every n-th is looked at. Returns a float32 scalar.
+        x: any shape; of more than 65,536 values every n-th is looked at, n without a common divisor with any axis.
+    Returns a float32 scalar.
     """
     flat = x.reshape(-1).astype(jnp.float32)
-    flat = flat[:: -(-flat.size // SAMPLES)]
+    every = -(-flat.size // SAMPLES)
+    while math.gcd(every, flat.size) > 1:
+        every += 1
+    flat = flat[::every]
     clips = jnp.max(jnp.abs(flat)) * SHRINKS
     errors = jax.lax.map(lambda clip: jnp.mean((flat - reconstruct(flat, clip)) ** 2), clips)
     best = clips[jnp.argmin(errors)]

@@ -6,19 +6,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales, WeightQuantizer
 from plq.quant.binary import binarize
-from plq.quant.learned import positive, scaled_gradient
-from plq.quant.quantized import Quantized, quantized, straight_through
-
-
-def round_clip(x: Array, step: Array, low: int, high: int) -> Array:
-    """step * round(clip(x / step, low, high)), identity gradient through the rounding (eq. 1 to 3)."""
-    v = jnp.clip(x / step, low, high)
-    return straight_through(v, jnp.round(v)) * step
+from plq.quant.learned import gradient_scale, learned_grid, positive
+from plq.quant.quantized import Quantized, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,31 +32,31 @@ class LSQ(WeightQuantizer):
     granularities: ClassVar[tuple[str, ...]] = ("layer", "channel")
 
     @property
-    def largest(self) -> int:
-        """Qp; 1 at 1 bit."""
-        return max(1, 2 ** (self.bits - 1) - 1)
+    def bounds(self) -> tuple[int, int]:
+        """-Qn and Qp; -1 and 1 at 1 bit."""
+        return (-1, 1) if self.bits == 1 else (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
 
     def initial_scales(self, kernel: Array) -> Scales:
         axes = tuple(range(kernel.ndim - 1)) if self.granularity == "channel" else None
         layer = jnp.mean(jnp.abs(kernel), keepdims=True)
         mean = jnp.mean(jnp.abs(kernel), axis=axes, keepdims=True)
         mean = jnp.where(mean > 0, mean, layer)
-        step = mean if self.bits == 1 else 2 * mean / math.sqrt(self.largest)
+        step = mean if self.bits == 1 else 2 * mean / math.sqrt(self.bounds[1])
         return {"step": jnp.where(mean > 0, step, 1.0).astype(jnp.float32)}
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         kernel, step = kernel.astype(jnp.float32), positive((scales or {})["step"])
         if self.bits == 1:
             return binarize(kernel, step)
-        low = -(2 ** (self.bits - 1))
-        return quantized(jnp.round(jnp.clip(kernel / step, low, self.largest)) - low, step, low)
+        low, high = self.bounds
+        return quantized(jnp.round(jnp.clip(kernel / step, low, high)) - low, step, low)
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
-        raw = scales["step"]
-        step = scaled_gradient(positive(raw), 1 / math.sqrt(kernel.size / raw.size * self.largest))
+        step, raw = positive(scales["step"]), scales["step"]
+        factor = gradient_scale(kernel.size / raw.size, self.bounds[1])
         if self.bits == 1:
-            return kernel + jnp.where(kernel >= 0, 1.0, -1.0) * step
-        return round_clip(kernel, step, -(2 ** (self.bits - 1)), self.largest)
+            return kernel + jnp.where(kernel >= 0, factor, -factor) * step
+        return learned_grid(kernel, step, self.bounds, jnp.round, factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +81,8 @@ class LSQActivation(ActivationQuantizer):
         return quantized(jnp.round(jnp.clip(x.astype(jnp.float32) / step, 0, self.top_code)), step, 0.0)
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
-        features = int(np.prod(x.shape[1:]))
-        step = scaled_gradient(positive(scales["step"]), 1 / math.sqrt(features * self.top_code))
-        return round_clip(x, step, 0, self.top_code)
+        factor = gradient_scale(math.prod(x.shape[1:]), self.top_code)
+        return learned_grid(x, positive(scales["step"]), (0, self.top_code), jnp.round, factor)
 
 
 _HALF_NORMAL = 1 / math.sqrt(2 * math.pi)  # mean of relu(x) for a standard normal x

@@ -9,8 +9,7 @@ import numpy as np
 from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales
-from plq.quant.learned import best_clip, positive, scaled_gradient
-from plq.quant.lsq import round_clip
+from plq.quant.learned import best_clip, gradient_scale, learned_grid, positive
 from plq.quant.quantized import Quantized, quantized
 
 
@@ -30,14 +29,14 @@ class LSQPlusActivation(ActivationQuantizer):
     scale_names: ClassVar[tuple[str, ...]] = ("step", "offset")
 
     def nonlinearity(self, x: Array) -> Array:
-        return x * jnp.clip(x + 3, 0, 6) * np.float32(1 / 6)
+        return x * (jnp.clip(x + 3, 0, 6) * np.float32(1 / 6))
 
     def initial_scales(self) -> Scales:
         return {"step": jnp.float32(2 / self.top_code), "offset": jnp.float32(-0.375)}  # min of hard_swish
 
     def scales_of(self, x: Array) -> Scales:
         h = self.nonlinearity(x)
-        low, high = jnp.minimum(jnp.min(h), 0.0), jnp.max(h)
+        low, high = jnp.minimum(jnp.min(h), 0.0), jnp.maximum(jnp.max(h), 0.0)
         span = jnp.maximum(high, -low)  # what `best_clip` shrinks from
 
         def scales(clip: Array) -> Scales:
@@ -51,13 +50,17 @@ class LSQPlusActivation(ActivationQuantizer):
         return self._on_grid(self.nonlinearity(x.astype(jnp.float32)), scales or {})
 
     def _on_grid(self, h: Array, scales: Scales) -> Quantized:
-        step = positive(scales["step"])
-        zero = jnp.clip(jnp.round(scales["offset"] / step), -self.top_code, 0)
+        step, zero = self._step_and_zero(scales)
         return quantized(jnp.clip(jnp.round(h / step) - zero, 0, self.top_code), step, zero)
 
+    def _step_and_zero(self, scales: Scales) -> tuple[Array, Array]:
+        """s, and the offset in use as a multiple of it."""
+        step = positive(scales["step"])
+        return step, jnp.clip(jnp.round(scales["offset"] / step), -self.top_code, 0)
+
     def surrogate(self, x: Array, scales: Scales) -> Array:
-        h = self.nonlinearity(x)
-        factor = 1 / math.sqrt(int(np.prod(x.shape[1:])) * self.top_code)
-        step = scaled_gradient(positive(scales["step"]), factor)
-        offset = scaled_gradient(scales["offset"], factor)
-        return round_clip(h - offset, step, 0, self.top_code) + offset
+        (step, zero), h = self._step_and_zero(scales), self.nonlinearity(x)
+        factor, v = gradient_scale(math.prod(x.shape[1:]), self.top_code), h / step - zero
+        outside = ((v <= 0) | (v >= self.top_code)).astype(jnp.float32)
+        grid = learned_grid(h - zero * step, step, (0, self.top_code), jnp.round, factor)
+        return grid + scales["offset"] * (factor * outside)

@@ -17,7 +17,7 @@ from plq.quant.quantized import Quantized, quantized
 class PACTActivation(ActivationQuantizer):
     """y = clip(x, 0, alpha), value = round(y * n / alpha) * alpha / n, n = 2**bits - 1, alpha learned.
 
-        dvalue/dx = 1 where 0 < x < alpha, else 0;   dvalue/dalpha = 1 where x > alpha, else 0     (eq. 3)
+        dvalue/dx = 1 where 0 < x < alpha, else 0;   dvalue/dalpha = 1 where x >= alpha, else 0     (eq. 3)
 
     The paper draws alpha down by L2: give optimizer.decay_roles the role "quantizer" for it. Departure: the paper
     starts alpha at a constant; here it starts where the squared error on the data is least.
@@ -37,4 +37,5 @@ class PACTActivation(ActivationQuantizer):
         return quantized(jnp.round(unit * self.top_code), alpha * np.float32(1 / self.top_code), 0.0)
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
-        return jnp.clip(x, 0, positive(scales["alpha"]))
+        alpha = positive(scales["alpha"])
+        return jnp.where((x > 0) & (x < alpha), x, 0.0) + jnp.where(x >= alpha, alpha, 0.0)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from plq.quant.base import Scales, WeightQuantizer
-from plq.quant.binary import binarize, mean_magnitude
+from plq.quant.binary import binarize
+from plq.quant.means import mean_magnitude
 from plq.quant.quantized import Quantized
 
 
