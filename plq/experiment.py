@@ -10,14 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from plq.checkpoint.inherit import Inherited, inherit, read_float_model
+from plq.checkpoint.inherit import Inherited, inherit, read_start
+from plq.checkpoint.match import leaf_shapes
 from plq.data.augment import Augmentation
 from plq.data.feed import ArrayFeed, Feed, RecordFeed
 from plq.data.order import steps_per_epoch
 from plq.data.sets import SetInfo, default_splits, describe, load_split
 from plq.data.source import RecordSource
 from plq.errors import UserError
-from plq.layers.describe import Layer, layer_table, quantized_layers, variable_roles
+from plq.layers.describe import Layer, layer_table, variable_roles
 from plq.prune import drop_ancillary
 from plq.settings import Data, Settings
 from plq.train.calibrate import calibrated
@@ -108,31 +109,30 @@ class Experiment:
 
     def initial_state(self) -> State:
         """The state of step 0, on the mesh: fresh or inherited weights, and scales calibrated on the first batch."""
-        state = self.left_behind(self._init(), 0)
-        if self.inherited is not None:
-            kept = self.inherited.variables
-            weights = {**state.weights, "params": kept["params"]}
-            statistics = {**state.statistics, "batch_stats": kept["batch_stats"]}
+        state, inherited = self.left_behind(self._init(), 0), self.inherited
+        if inherited is not None:
+            weights, statistics = inherited.into(state.weights), inherited.into(state.statistics)
             state = dataclasses.replace(state, weights=weights, statistics=statistics)
         everywhere = replicated(self.mesh)
-        state = jax.device_put(state, everywhere)
-        if not self.task.architecture.precision.learns_activations():
+        state, kernels = jax.device_put(state, everywhere), inherited is not None
+        if not self._learned:
             return state
-        calibrate = jax.jit(lambda state, images: calibrated(self.task, state, images), out_shardings=everywhere)
-        return calibrate(state, self.batch(0)[0])
+        stage = lambda state, images: calibrated(self.task, state, images, kernels)
+        return jax.jit(stage, out_shardings=everywhere)(state, self.batch(0)[0])
 
     @cached_property
     def inherited(self) -> Inherited | None:
-        """What ``model.init_from`` gives; None without it."""
-        path = self.settings.model.init_from
-        if not path:
+        """What ``model.init_from`` gives; None without it. Raises UserError if it cannot be used."""
+        if not self.settings.model.init_from:
             return None
-        architecture, state = self.task.architecture, self._init()
-        plain = architecture.plain()
-        roles = flatten({"params": variable_roles(plain, self.image_shape)["params"]})
-        learned = {leaf for leaf, role in roles.items() if role == "quantizer"}
-        found = read_float_model(Path(path), architecture)
-        return inherit(path, state.variables, found, quantized_layers(plain, self.image_shape), learned)
+        source, found = read_start(Path(self.settings.model.init_from), self.task.architecture)
+        return inherit(source, found, leaf_shapes(jax.eval_shape(self._init).variables), self._learned)
+
+    @cached_property
+    def _learned(self) -> list[str]:
+        """Paths of the scales that quantizers learn."""
+        roles = flatten(variable_roles(self.task.architecture.plain(), self.image_shape))
+        return [path for path, role in roles.items() if role == "quantizer"]
 
     def _init(self) -> State:
         task = self.task

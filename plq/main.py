@@ -127,6 +127,12 @@ def claim(workdir: Path, chosen: Settings) -> None:
         raise UserError(f"--workdir {workdir}: holds a run with another config ({'; '.join(changed)}); choose another")
 
 
+def require_start(experiment: Experiment, workdir: Path) -> None:
+    """Before a run writes anything: raise UserError if it cannot start from ``model.init_from``."""
+    if not (workdir / "config.json").exists():
+        str(experiment.inherited)
+
+
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     argv = sys.argv[1:] if argv is None else argv
@@ -135,6 +141,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     chosen, workdir = parse(argv)
     experiment = assemble(chosen)
+    require_start(experiment, workdir)
     prepare_workdir(workdir)
     with lock(workdir):
         claim(workdir, chosen)

@@ -9,7 +9,6 @@ from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES
 from plq.layers.kit import Precision
 from plq.models.registry import Architecture
-from plq.quant.registry import options_of
 from plq.train.factor import Factor
 from plq.train.optimizer import Recipe
 
@@ -197,7 +196,7 @@ APPLIES: dict[str, Callable[[Settings], bool]] = {
     "data.pad": lambda settings: not settings.data.crop,
     "data.threads": lambda settings: bool(settings.data.crop),
     "data.corrupt_share": lambda settings: bool(settings.data.crop),
-    "quant.granularity": lambda settings: "granularity" in options_of(settings.quant.weights),
+    "quant.granularity": lambda settings: settings.quant.has_granularity(),
     "quant.eta": lambda settings: settings.quant.weights == "syq" and settings.quant.weight_bits == 2,
     "factor.rate": lambda settings: settings.factor.name == "staircase",
     "factor.cutoff": lambda settings: settings.factor.name == "staircase",

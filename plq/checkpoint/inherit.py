@@ -1,77 +1,85 @@
 """Start from another model's weights: what fits is taken, and what was taken and what was not is said."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 
-from plq.checkpoint.match import leaf_shapes
+from plq.checkpoint.match import Leaves, leaf_shapes
 from plq.checkpoint.model_file import read_model
 from plq.errors import UserError
 from plq.models.registry import Architecture
-from plq.quant.base import WeightQuantizer
-from plq.variables import KEPT, flatten, nest
+from plq.variables import KEPT, ancillary_leaves, flatten, leaf_path
+
+FREE = ("precision", "num_classes", "dropout")  # in these the two networks may differ
 
 
 @dataclasses.dataclass(frozen=True)
 class Inherited:
-    """Variables to start from, and paths: taken from the file, left at fresh values here, in the file but not used.
+    """Leaves to start from, by path, and the paths of the others.
 
-    ``variables`` are ``params`` and ``batch_stats``. What quantizers learn is never taken: it belongs to a number of
-    bits. For weights it follows from the taken kernel (``computed``), for activations it is set from images.
+    taken: values from the file. learned: quantizer scales, which belong to a number of bits and are never taken:
+    they are set from the kernels and from images. fresh: kept variables left as they are initialized. unused: in the
+    file only, or there with another shape.
     """
 
     source: str
-    variables: dict[str, Any]
-    taken: list[str]
-    computed: list[str]
+    taken: dict[str, Any]
+    learned: list[str]
     fresh: list[str]
     unused: list[str]
 
+    def into(self, tree: Any) -> Any:
+        """The tree of collections with the taken leaves in place of its own."""
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: self.taken.get(leaf_path(path), leaf), tree)
+
     def __str__(self) -> str:
         parts = [f"{len(self.taken)} leaves taken"]
-        for name, paths in (("computed", self.computed), ("not in it", self.fresh), ("not used", self.unused)):
+        for name in ("learned", "fresh", "unused"):
+            paths = getattr(self, name)
             parts += [f"{len(paths)} {name} ({', '.join(paths)})"] if paths else []
         return f"starting from {self.source}: {'; '.join(parts)}"
 
 
-def read_float_model(path: Path, architecture: Architecture) -> dict[str, Any]:
-    """Variables of a model folder, or of the one in a training folder. Raises UserError for another network."""
-    folder = path / "model" if (path / "model").is_dir() else path
-    variables, description = read_model(folder)
-    found = Architecture.from_json(description.get("architecture", {}))
+def read_start(path: Path, architecture: Architecture) -> tuple[str, dict[str, Any]]:
+    """What the model in a model folder or a training folder is, in words, and its variables.
+
+    Raises UserError if there is none, it still has its branch, or it is another network than ``architecture``.
+    """
+    try:
+        variables, description = read_model(path / "model" if (path / "model").is_dir() else path)
+        found = Architecture.from_json(description.get("architecture", {}))
+    except UserError as error:
+        raise UserError(f"model.init_from: {error}") from error
+    if ancillary_leaves(variables):
+        raise UserError(f"model.init_from={path}: found a model with its ancillary branch, allowed a stripped one")
     for field in dataclasses.fields(Architecture):
         theirs, ours = getattr(found, field.name), getattr(architecture, field.name)
-        if field.name not in ("precision", "num_classes", "dropout") and theirs != ours:
+        if field.name not in FREE and theirs != ours:
             raise UserError(f"model.init_from={path}: has {field.name}={theirs}, this network {field.name}={ours}")
-    return variables
+    precision = found.precision
+    return f"{path} (W{precision.weight_bits}/A{precision.activation_bits} {found.name})", variables
 
 
-def inherit(
-    source: str, fresh: dict[str, Any], found: dict[str, Any], quantizers: Mapping[str, WeightQuantizer], learned: set
-) -> Inherited:
-    """The kept variables of ``fresh`` with those of ``found`` that have the same path, shape and dtype.
+def inherit(source: str, found: dict[str, Any], wanted: Leaves, learned: Iterable[str]) -> Inherited:
+    """Which leaves of ``found`` have the path, shape and dtype of one of this network's kept variables.
 
     Args:
-        quantizers: weight quantizers by layer path, from `plq.layers.describe.quantized_layers`. learned: paths of
-            all quantizer scales ("params/...").
-    Raises UserError if nothing fits.
+        wanted: leaves of this network, as from `leaf_shapes`. learned: paths of its quantizer scales ("params/...").
+    Raises UserError if no kernel fits.
     """
-    ours = {path: leaf for path, leaf in flatten(fresh).items() if path.split("/")[0] in KEPT}
-    theirs = flatten(found)
-    shapes, wanted = leaf_shapes(found), leaf_shapes(nest(ours))
-    taken = [path for path in ours if path not in learned and shapes.get(path) == wanted[path]]
+    scales, theirs = set(learned), leaf_shapes(found)
+    ours = [path for path in wanted if path.split("/")[0] in KEPT]
+    taken = {path: leaf for path, leaf in flatten(found).items() if path not in scales and path in ours}
+    taken = {path: leaf for path, leaf in taken.items() if theirs[path] == wanted[path]}
     if not any(path.endswith("/kernel") for path in taken):
         raise UserError(f"model.init_from={source}: no kernel in it has the name and shape of one of this network")
-    merged = {**ours, **{path: theirs[path] for path in taken}}
-    computed = {}
-    for layer, quantizer in quantizers.items():
-        kernel = f"params/{layer}/kernel"
-        if quantizer.scale_names and kernel in taken:
-            scales = quantizer.scales_of(jnp.asarray(merged[kernel]))
-            computed.update({f"params/{layer}/{name}": value for name, value in scales.items()})
-    left = [path for path in ours if path not in taken and path not in computed]
-    unused = [path for path in theirs if path not in taken]
-    return Inherited(source, nest({**merged, **computed}), taken, sorted(computed), left, unused)
+    return Inherited(
+        source=source,
+        taken=taken,
+        learned=sorted(scales),
+        fresh=[path for path in ours if path not in taken and path not in scales],
+        unused=[path for path in theirs if path not in taken],
+    )

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
+from plq.layers.scales import weight_scales
 from plq.quant.base import FLOAT_BITS, FloatWeights, Scales, WeightQuantizer
 
 Padding = str | Sequence[tuple[int, int]]
@@ -51,9 +52,7 @@ class QuantConv(nn.Module):
         """The latent kernel and the quantizer's learned scales, created on first use."""
         shape = self.kernel_shape(channels)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        initial = lambda name: self.weights.initial_scales(kernel)[name]
-        scales = {name: self.variable("params", name, initial, name).value for name in self.weights.scale_names}
-        return kernel, scales
+        return kernel, weight_scales(self, self.weights, kernel)
 
     def contract(self, x: Array, kernel: Array) -> Array:
         """The product of an input and a ready kernel, in ``dtype``, returned in float32."""

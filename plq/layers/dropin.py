@@ -11,6 +11,7 @@ from plq.errors import UserError
 from plq.layers.activation import Activation
 from plq.layers.conv import default_kernel_init
 from plq.layers.expanded import AncillaryNorm, InAncillary
+from plq.layers.scales import weight_scales
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
 
@@ -47,8 +48,7 @@ class LowPrecision(nn.Module):
         value = super().param(*args, **kwargs)
         if args[0] != "kernel" or self.weights.bits == FLOAT_BITS:
             return value
-        initial = lambda name: self.weights.initial_scales(value)[name]
-        scales = {name: self.variable("params", name, initial, name).value for name in self.weights.scale_names}
+        scales = weight_scales(self, self.weights, value)
         return self.weights.fake_quantize(value, scales).astype(value.dtype)
 
     def quantized_input(self, x: Any) -> Array:

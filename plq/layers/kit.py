@@ -13,7 +13,7 @@ from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES, ConcatConv, ExpandedUnit
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
-from plq.quant.registry import WEIGHTS, activation_quantizer, options_of, weight_quantizer
+from plq.quant.registry import activation_quantizer, options_of, weight_quantizer
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -22,9 +22,10 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 class Precision:
     """Bits and quantizers of a network, as plain values: what the config says and a model file stores.
 
-    The first convolution and the last dense layer have bits of their own and are never expanded; their weights are
-    quantized as the inner ones are, or by DoReFa where that quantizer does not have so many bits. ``granularity``:
-    of learned weight scales; empty takes the quantizer's usual one.
+    The first convolution and the last dense layer have bits of their own and are never expanded. Their weights are
+    quantized by LSQ, whatever the inner ones are: it has every number of bits, and it leaves the magnitude of a kernel
+    as it is, which matters where no batch norm follows. ``granularity``: of learned weight scales; empty takes the
+    quantizer's usual one.
     """
 
     weights: str = "dorefa"
@@ -44,21 +45,20 @@ class Precision:
 
     def edge_quantizer(self, bits: int) -> WeightQuantizer:
         """The weight quantizer of the first or the last layer."""
-        if bits in (*WEIGHTS[self.weights].legal_bits, FLOAT_BITS):
-            return weight_quantizer(self.weights, bits, **self._options())
-        return weight_quantizer("dorefa", bits)
+        return weight_quantizer("lsq", bits, **(self._options() if self.weights == "lsq" else {}))
 
     def _options(self) -> dict[str, Any]:
         given = {"granularity": self.granularity, "eta": self.eta}
         return {name: given[name] for name in options_of(self.weights) if given[name] != ""}
 
+    def has_granularity(self) -> bool:
+        """Whether some layer's weights have scales of a granularity to choose."""
+        layers = (self.weight_bits, *((self.first_bits, self.last_bits) if self.weights == "lsq" else ()))
+        return "granularity" in options_of(self.weights) and min(layers) < FLOAT_BITS
+
     def activation(self, bits: int | None = None) -> ActivationQuantizer:
         """The activation at ``activation_bits``, or at ``bits``."""
         return activation_quantizer(self.activations, self.activation_bits if bits is None else bits)
-
-    def learns_activations(self) -> bool:
-        """Whether activations have learned scales, which start from data."""
-        return self.activation_bits != FLOAT_BITS and bool(self.activation().scale_names)
 
     def check(self) -> None:
         """Raise UserError unless every field is legal, alone and together."""

@@ -80,7 +80,7 @@ class ActivationQuantizer:
 
     A new one is a subclass with `quantize` and `surrogate`, and one line in `plq.quant.registry`. At 32 bits the
     non-linearity alone is left. ``scales`` are learned with the network's weights, under the names ``scale_names``;
-    they start as `initial_scales` and are set from real images before training (`plq.layers.activation.calibrate`).
+    they start as `initial_scales` and are set from real images before training (`plq.layers.scales.calibrate`).
     """
 
     bits: int

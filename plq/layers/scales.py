@@ -1,0 +1,58 @@
+"""Learned scales as parameters of the layer that quantizes, and the stage that sets them from what is there."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+from jax import Array
+
+from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
+from plq.variables import flatten, nest
+
+# Collections that are mutable in a calibration alone: each layer writes the scales that it finds into its own.
+ACTIVATIONS, KERNELS = "calibrated_activations", "calibrated_kernels"
+
+
+def activation_scales(layer: nn.Module, quantizer: ActivationQuantizer, x: Array) -> Scales:
+    """The learned scales of a layer that quantizes activations x; none at 32 bits."""
+    names = () if quantizer.bits == FLOAT_BITS else quantizer.scale_names
+    return _scales(layer, names, quantizer.initial_scales, lambda: quantizer.scales_of(x), ACTIVATIONS)
+
+
+def weight_scales(layer: nn.Module, quantizer: WeightQuantizer, kernel: Array) -> Scales:
+    """The learned scales of a layer that quantizes this kernel."""
+    initial, found = (partial(f, kernel) for f in (quantizer.initial_scales, quantizer.scales_of))
+    return _scales(layer, quantizer.scale_names, initial, found, KERNELS)
+
+
+def _scales(
+    layer: nn.Module, names: tuple[str, ...], initial: Callable[[], Scales], found: Callable[[], Scales], stage: str
+) -> Scales:
+    scales = {name: layer.variable("params", name, lambda name: initial()[name], name).value for name in names}
+    if not names or layer.is_initializing() or not layer.is_mutable_collection(stage):
+        return scales
+    scales = found()
+    for name, value in scales.items():
+        layer.put_variable(stage, name, value)
+    return scales
+
+
+def calibrate(
+    network: nn.Module, variables: dict[str, Any], *args: Any, kernels: bool = False, **kwargs: Any
+) -> dict[str, Any]:
+    """The variables with the learned scales of all activations set from data, layer after layer in one pass.
+
+    Each `plq.layers.activation.Activation` sets its scales to fit what it gets and quantizes with them, so that the
+    next layer sees what it will see in training. Nothing else changes, batch statistics included.
+
+    Args:
+        network: any Linen network. args, kwargs: what it is called with; pass ``train=True`` (or what means it) where
+            the batch statistics are still those of the initialization.
+        kernels: set the learned scales of the weights too, from the kernels: after float weights were put in.
+    """
+    stages = [ACTIVATIONS, KERNELS] if kernels else [ACTIVATIONS]
+    mutable = stages + [name for name in variables if name not in ("params", "ancillary")]
+    _, changed = network.apply(variables, *args, mutable=mutable, **kwargs)
+    found = {path: scale for stage in stages for path, scale in flatten(changed.get(stage, {})).items()}
+    return {**variables, "params": nest({**flatten(variables["params"]), **found})}
