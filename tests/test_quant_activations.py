@@ -10,10 +10,65 @@ from hypothesis.extra import numpy as hnp
 
 from plq.errors import UserError
 from plq.quant.dorefa import quantize_gradient
-from plq.quant.registry import activation_quantizer
+from plq.quant.registry import ACTIVATIONS, activation_quantizer
 
 BITS = [1, 2, 3, 4, 8]
 CLIPS = {"abs": lambda x: np.minimum(1, np.abs(x)), "clip": lambda x: np.clip(x, 0, 1)}
+SCALES = {
+    "pact": {"alpha": 1.7},
+    "lsq": {"step": 0.4},
+    "lsq_plus": {"step": 0.3, "offset": -0.4},
+    "apot": {"alpha": 1.7},
+}
+QUANTIZING = [(name, bits) for name in ACTIVATIONS for bits in (*BITS, 5) if bits in ACTIVATIONS[name].legal_bits]
+
+
+def scales_of(name):
+    return {scale: jnp.float32(value) for scale, value in SCALES.get(name, {}).items()}
+
+
+@pytest.mark.parametrize(("name", "bits"), QUANTIZING)
+def test_codes_are_the_value(name, bits):
+    """Of any quantizer and any activations: legal codes, the same bits compiled or not, finite gradients."""
+    quantizer, scales = activation_quantizer(name, bits), scales_of(name)
+    assert set(scales) == set(quantizer.scale_names)
+    jitted = jax.jit(quantizer.__call__)
+    gradient = jax.jit(jax.grad(lambda x, s: jnp.sum(quantizer(x, s)), (0, 1)))
+    levels = quantizer.quantize(jnp.zeros((1, 1)), scales)
+    n = 2**bits - 1
+    for kind, x in DEGENERATE.items():
+        found, y = quantizer.quantize(x, scales), quantizer(x, scales)
+        assert found.codes.dtype == jnp.uint8 and found.codes.shape == y.shape == x.shape, kind
+        assert int(found.codes.max()) <= n and len(np.unique(y)) <= n + 1, kind
+        np.testing.assert_array_equal(found.dequantize(), y, kind)
+        np.testing.assert_array_equal(jitted(x, scales), y, kind)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((y, gradient(x, scales)))), kind
+        np.testing.assert_array_equal(found.scale, levels.scale)
+        assert float(2 * found.offset) == round(float(2 * found.offset))
+
+
+DEGENERATE = {
+    "ordinary": jnp.linspace(-4, 4, 600).reshape(3, 2, 100),
+    "zero": jnp.zeros((3, 2, 100)),
+    "constant": jnp.full((3, 2, 100), 0.37),
+    "tiny": 1e-20 * jnp.linspace(-1, 1, 600).reshape(3, 2, 100),
+    "huge": 1e20 * jnp.linspace(-1, 1, 600).reshape(3, 2, 100),
+}
+
+
+@pytest.mark.parametrize(("name", "bits"), [case for case in QUANTIZING if case[0] in SCALES])
+def test_learned_grids_take_the_nearest_level(name, bits):
+    """All 2**bits levels of one grid, nearest to what the non-linearity gives, and again to themselves."""
+    quantizer, scales = activation_quantizer(name, bits), scales_of(name)
+    x = jnp.concatenate([jnp.linspace(-5, 5, 20_001), jnp.linspace(5, 110, 20_001)])
+    y, found = np.asarray(quantizer(x, scales)), quantizer.quantize(x, scales)
+    grid = (np.asarray(found.levels or range(2**bits), np.float32) + np.asarray(found.offset)) * np.asarray(found.scale)
+    np.testing.assert_allclose(np.unique(y), grid, rtol=1e-6)
+    h = np.asarray(quantizer.nonlinearity(x))
+    nearest = np.minimum.reduce([np.abs(h - level) for level in grid])
+    np.testing.assert_allclose(np.abs(h - y), nearest, atol=2e-5)
+    if name != "lsq_plus":
+        np.testing.assert_array_equal(quantizer(jnp.asarray(y), scales), y)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -62,7 +117,10 @@ def test_32_bits_is_the_clipping_alone():
     x = jnp.linspace(-2, 2, 41)
     for name, clip in CLIPS.items():
         np.testing.assert_array_equal(activation_quantizer(name, 32)(x), clip(np.asarray(x)))
-    np.testing.assert_array_equal(activation_quantizer("relu", 32)(x), np.maximum(0, np.asarray(x)))
+    for name in ("relu", "pact", "lsq", "apot"):
+        np.testing.assert_array_equal(activation_quantizer(name, 32)(x), np.maximum(0, np.asarray(x)))
+    hard_swish = np.asarray(x) * np.clip(np.asarray(x) + 3, 0, 6) / 6
+    np.testing.assert_allclose(activation_quantizer("lsq_plus", 32)(x), hard_swish, atol=1e-6)
     with pytest.raises(ValueError, match="no integer codes"):
         activation_quantizer("abs", 32).quantize(x)
 
@@ -79,6 +137,8 @@ def test_illegal_choices_are_named():
         activation_quantizer("clap", 2)
     with pytest.raises(UserError, match="activations relu allow 32"):
         activation_quantizer("relu", 2)
+    with pytest.raises(UserError, match="quant.activation_bits=6: activations apot allow 1, 2, 3, 4, 5, 32"):
+        activation_quantizer("apot", 6)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])

@@ -4,6 +4,12 @@
     expanded = convert(network, rules, factor)      # train, f from 1 to 0
     served = convert(network, rules)                # the same variables after plq.prune.drop_ancillary
 
+Quantizers that learn ("lsq", "apot", "pact", ...) have their scales among the parameters. Those of activations start
+as constants: set them from a batch before training, and with ``kernels=True`` those of weights too where the kernels
+come from a float network of one's own:
+
+    variables = plq.layers.scales.calibrate(convert(network, rules), variables, images, kernels=True)
+
 `nn.intercept_methods` hands over each call of an `nn.Conv` or `nn.Dense` that a rule matches to its counterpart in
 `plq.layers.dropin`, which works in the scope of the layer: every variable stays where the network has it.
 """
@@ -34,7 +40,9 @@ class Rule:
     """What the layers become whose path matches: bits and quantizers, and whether they get a branch.
 
     ``pattern`` is in the style of file names, on the path of a layer ("block1/conv2"); ``*`` matches ``/`` too, and
-    case counts. 32 bits leave weights, or the input, as they are. Raises UserError for bits or names that do not exist.
+    case counts. 32 bits leave weights, or the input, as they are. ``granularity``: of learned weight scales ("channel"
+    for "lsq", "row" for "syq", ...); empty takes the quantizer's usual one. Raises UserError for bits or names that
+    do not exist.
     """
 
     pattern: str
@@ -43,18 +51,22 @@ class Rule:
     weights: str = "dorefa"
     activations: str = "clip"
     expand: bool = True
+    granularity: str = ""
 
     def __post_init__(self):
         try:
             self.fields()
+            if self.granularity and self.weight_bits == FLOAT_BITS:
+                raise UserError(f"granularity={self.granularity}: has no effect on weights of 32 bits")
         except UserError as error:
             raise UserError(f"rule {self.pattern!r}: {str(error).removeprefix('quant.')}") from error
 
     def fields(self, factor: Array | float | None = None) -> dict[str, Any]:
         """The fields that make a `plq.layers.dropin` layer of a Linen one, for ``partial(Conv, **fields)``."""
         activation = activation_quantizer(self.activations, self.activation_bits)
+        options = {"granularity": self.granularity} if self.granularity else {}
         return {
-            "weights": weight_quantizer(self.weights, self.weight_bits),
+            "weights": weight_quantizer(self.weights, self.weight_bits, **options),
             "activation": None if self.activation_bits == FLOAT_BITS else activation,
             "factor": factor if self.expand else None,
         }
@@ -83,7 +95,7 @@ def convert(network: nn.Module, rules: Sequence[Rule], factor: Array | float | N
     """The network with each `nn.Conv` and `nn.Dense` computed as the first rule that matches its path says.
 
     Takes the arguments of ``network``; see `plq.layers.dropin.LowPrecision` for what a layer computes and for when
-    the branch trains. ``init`` gives ``params`` equal to the network's own (and learned scales, with "syq").
+    the branch trains. ``init`` gives ``params`` equal to the network's own, and beside them the learned scales.
 
     Args:
         factor: f, traced or not: one compilation serves all values. None: no branch, the network that is served.

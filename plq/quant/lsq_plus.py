@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -62,5 +63,6 @@ class LSQPlusActivation(ActivationQuantizer):
         (step, zero), h = self._step_and_zero(scales), self.nonlinearity(x)
         factor, v = gradient_scale(math.prod(x.shape[1:]), self.top_code), h / step - zero
         outside = ((v <= 0) | (v >= self.top_code)).astype(jnp.float32)
-        grid = learned_grid(h - zero * step, step, (0, self.top_code), jnp.round, factor)
+        above = h - jax.lax.stop_gradient(zero * step)
+        grid = learned_grid(above, step, (0, self.top_code), jnp.round, factor)
         return grid + scales["offset"] * (factor * outside)

@@ -10,7 +10,7 @@ from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales
 from plq.quant.learned import best_clip, positive
-from plq.quant.quantized import Quantized, quantized
+from plq.quant.quantized import Quantized, product, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,8 @@ class PACTActivation(ActivationQuantizer):
         return {"alpha": best_clip(jax.nn.relu(x), lambda v, clip: self.quantize(v, {"alpha": clip}).dequantize())}
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
-        alpha = positive((scales or {})["alpha"])
-        unit = jnp.clip(x.astype(jnp.float32), 0, alpha) / alpha
-        return quantized(jnp.round(unit * self.top_code), alpha * np.float32(1 / self.top_code), 0.0)
+        step = product(positive((scales or {})["alpha"]), np.float32(1 / self.top_code))
+        return quantized(jnp.round(jnp.clip(x.astype(jnp.float32) / step, 0, self.top_code)), step, 0.0)
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
         alpha = positive(scales["alpha"])
