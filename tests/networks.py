@@ -10,7 +10,17 @@ from plq.data.images import resize
 from plq.layers.kit import Precision
 from plq.models.registry import Architecture
 
-QUANTIZERS = [("dorefa", 1), ("dorefa", 2), ("dorefa", 4), ("xnor", 1), ("syq", 1), ("syq", 2)]
+QUANTIZERS = [  # of weights and of activations, with their bits; each of either kind once at least
+    ("dorefa", 1, "clip", 2, {}),
+    ("dorefa", 4, "lsq_plus", 3, {}),
+    ("xnor", 1, "abs", 2, {}),
+    ("syq", 1, "clip", 3, {"granularity": "row"}),
+    ("syq", 2, "lsq", 2, {"eta": 0.3}),
+    ("lsq", 2, "lsq", 4, {"granularity": "channel", "first_bits": 8, "last_bits": 8}),
+    ("lsq", 1, "pact", 1, {}),
+    ("apot", 3, "apot", 3, {"first_bits": 8, "last_bits": 8}),
+    ("sawb", 2, "pact", 4, {"first_bits": 2, "last_bits": 4}),
+]
 IMAGE_SHAPE = (40, 40, 1)
 
 

@@ -8,6 +8,8 @@ from networks import IMAGE_SHAPE, QUANTIZERS, architecture, digit_images, logits
 
 from plq.layers.expanded import MERGES
 from plq.prune import drop_ancillary, removal
+from plq.quant.base import FLOAT_BITS
+from plq.quant.registry import ACTIVATIONS, WEIGHTS
 from plq.variables import KEPT, ancillary_leaves, flatten
 
 
@@ -16,16 +18,24 @@ def images():
     return digit_images(1000)
 
 
-@pytest.mark.parametrize("merge", MERGES)
-@pytest.mark.parametrize(("weights", "bits"), QUANTIZERS)
-def test_stripped_logits_are_bit_equal_at_f_0_on_1000_images(weights, bits, merge, images):
-    network = architecture(weights, bits, eta=0.3)
+MERGED = [(case, merge) for index, case in enumerate(QUANTIZERS) for merge in ("concat", MERGES[index % 2])]
+
+
+@pytest.mark.parametrize(("case", "merge"), MERGED, ids=lambda value: "-".join(map(str, value[:4])))
+def test_stripped_logits_are_bit_equal_at_f_0_on_1000_images(case, merge, images):
+    weights, bits, activations, activation_bits, options = case
+    network = architecture(weights, bits, activation_bits, activations=activations, **options)
     variables = used_variables(network.expanded(merge, 0.0), digit_images(100))
     stripped = drop_ancillary(variables)
     assert set(stripped) == set(KEPT)
     expected = logits(network.expanded(merge, jnp.float32(0.0)), variables, images)
     np.testing.assert_array_equal(logits(network.plain(), stripped, images), expected)
     assert len(np.unique(expected.argmax(1))) > 1 and np.ptp(expected, axis=0).min() > 0
+
+
+def test_the_cases_cover_every_quantizer():
+    assert {case[0] for case in QUANTIZERS} == set(WEIGHTS) and {merge for _, merge in MERGED} == set(MERGES)
+    assert {case[2] for case in QUANTIZERS} == {n for n, a in ACTIVATIONS.items() if set(a.legal_bits) != {FLOAT_BITS}}
 
 
 @pytest.mark.parametrize("merge", MERGES)

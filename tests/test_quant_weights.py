@@ -79,8 +79,8 @@ def test_codes_are_the_weight(name, bits, options, shape):
 
 
 @each_case
-@pytest.mark.parametrize("shape", SHAPES)
-def test_bfloat16_is_quantized_in_float32(name, bits, options, shape):
+def test_bfloat16_is_quantized_in_float32(name, bits, options):
+    shape = (3, 3, 4, 5)
     kernel = jnp.asarray(KERNELS["normal"](shape), jnp.bfloat16)
     quantizer, scales = made(name, bits, options, shape)
     fake = quantizer.fake_quantize(kernel, scales)
