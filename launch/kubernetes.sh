@@ -93,8 +93,10 @@ strings() {  # the arguments as a list in JSON, which is YAML too; $$ is Kuberne
 }
 
 arguments() {
-  local place=()
-  if [ -n "$gpu" ] && [ "$hosts" -gt 1 ]; then  # on TPUs the environment says this
+  local place=()  # on several TPU hosts the environment says it
+  if [ "$hosts" -eq 1 ]; then
+    place=(--num_processes 1)
+  elif [ -n "$gpu" ]; then
     place=(--coordinator "$name-hosts-0-0.$name:8476" --num_processes "$hosts" --process_id "\$(JOB_COMPLETION_INDEX)")
   fi
   strings "${@//\$/\$\$}" ${place[@]+"${place[@]}"}

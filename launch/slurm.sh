@@ -14,7 +14,8 @@
 #   --job-name NAME         (default: plq)
 #   --sbatch OPTION         any other option of sbatch, as --sbatch=--account=lab; may be repeated
 #   --grace SECONDS         how long before the limit the run is told to save (default: 180)
-#   --requeues N            how often the job goes back to the queue after a preemption or the limit (default: 100)
+#   --requeues N            how often the job goes back to the queue when a signal ended it: at the limit, by a
+#                           preemption, by the loss of a process (default: 20)
 #   --dry-run               print the job's script
 #
 # $PYTHON is the interpreter on the nodes (default: python3).
@@ -24,7 +25,7 @@ set -euo pipefail
 # shellcheck source=launch/door.sh
 source "${BASH_SOURCE[0]%/*}/door.sh"
 
-dry_run='' nodes=1 gpus=1 cpus='' time='' partition='' name=plq grace=180 requeues=100 others=()
+dry_run='' nodes=1 gpus=1 cpus='' time='' partition='' name=plq grace=180 requeues=20 others=()
 while [ $# -gt 0 ]; do
   case $1 in
     --config | --config=*) break ;;
@@ -63,11 +64,10 @@ job() {
 # Written by launch/slurm.sh.
 set -u
 
-# A process takes a second SIGTERM for "at once", so each must get one only. Slurm sends SIGUSR1 to this script alone,
-# before the limit; what it sends to end or to preempt the job (SIGTERM) reaches the processes without this script.
-stopped=''
-trap 'stopped=yes; scancel --signal=TERM "\$SLURM_JOB_ID"' USR1
-trap 'stopped=yes' TERM
+# Before the limit Slurm sends SIGUSR1, to this script alone: the processes are told to save here. What Slurm sends to
+# preempt or to cancel a job, SIGTERM, reaches them without this script; and a second one would mean "at once".
+trap 'scancel --signal=TERM "\$SLURM_JOB_ID"' USR1
+trap : TERM
 
 # When one process has ended, the others have $grace seconds to end as well.
 srun --kill-on-bad-exit=0 --wait=$grace --label${cpus:+ --cpus-per-task=$cpus} \\
@@ -76,13 +76,9 @@ while kill -0 \$! 2> /dev/null; do wait \$!; done  # a signal ends a wait early
 wait \$!
 status=\$?
 
-# 0: done. 2: something given is wrong. "Incomplete" leaves alone a job that somebody cancelled.
-if [ "\$status" -eq 0 ] || [ "\$status" -eq 2 ] || { [ -z "\$stopped" ] && [ "\$status" -ne 143 ]; }; then
-  exit "\$status"
-elif [ "\${SLURM_RESTART_COUNT:-0}" -ge $requeues ]; then
-  echo "stopped with status \$status after $requeues requeues" >&2
-else
-  echo "stopped with status \$status, back to the queue" >&2
+# Ended by a signal: the run can go on. "Incomplete" leaves alone a job that somebody cancelled.
+if [ "\$status" -ge 128 ] && [ "\${SLURM_RESTART_COUNT:-0}" -lt $requeues ]; then
+  echo "status \$status, back to the queue" >&2
   scontrol requeue Incomplete "\$SLURM_JOB_ID"
 fi
 exit "\$status"

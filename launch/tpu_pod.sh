@@ -92,7 +92,7 @@ call() {  # gcloud's commands for TPUs, or what they would be
 }
 
 look() {  # COLLECTION FIELD: the state of what has our name in it, or nothing
-  call "$1" list --filter="name~(^|/)$name\$" --format="value($2)"
+  call "$1" list --filter="name~/$name\$" --format="value($2)"
 }
 
 on() {  # WORKER COMMAND: a line of shell there
