@@ -53,6 +53,14 @@ training_arguments() {  # everything from --config on; sets `config_file`, which
   config_file=${config_file%%:*}
   [ -n "$config_file" ] || die "--config FILE: missing (see --help)"
   [ -f "$config_file" ] || die "--config $config_file: no such file"
+  local argument
+  for argument in "${@:2}"; do  # else a --dry-run there would be no dry run
+    argument=${argument%%=*}
+    if [[ "$argument" =~ ^--[a-z-]+$ && "$argument" != --config ]] &&
+      grep -qE "^ {4}([^ ]+ \\| )*$argument( \\| [^ ]+)*\\)" "$0"; then
+      die "$argument: goes before --config (see --help)"
+    fi
+  done
 }
 
 workdir() {  # the value of --workdir among the training arguments, or nothing

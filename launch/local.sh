@@ -100,6 +100,7 @@ watch() {  # until none runs; sets `failed` to the status of the first that fail
     elif [ -n "$told" ] && [ "$SECONDS" -ge "$deadline" ]; then
       say "still running $grace s after it was told to end, killed"
       tell KILL
+      deadline=$((SECONDS + 5))
     fi
     [ ${#running[@]} -eq 0 ] || sleep 0.1 || true
   done
@@ -133,6 +134,7 @@ installed "${command[0]}"
 stopped=''  # the status that the signal sent to this script stands for
 trap 'stopped=143' TERM
 trap 'stopped=130' INT
+trap 'stopped=129' HUP
 while true; do
   run
   if [ -n "$stopped" ] && [ "$failed" -ne 0 ]; then
@@ -141,5 +143,6 @@ while true; do
     exit "$failed"
   fi
   say "status $failed, starting again"
-  sleep "${PAUSE:-5}"
+  sleep "${PAUSE:-5}" || true
+  [ -z "$stopped" ] || exit "$stopped"
 done

@@ -73,7 +73,7 @@ if [ "$action" = run ]; then
 else
   [ $# -eq 0 ] || die "$1: goes with run only"
 fi
-case $version$type in
+[ -n "$version" ] || case $type in
   v5litepod-*) version=v2-alpha-tpuv5-lite ;;
   v5p-*) version=v2-alpha-tpuv5 ;;
   v6e-*) version=v2-alpha-tpuv6e ;;
@@ -81,6 +81,9 @@ case $version$type in
 esac
 [ "$action" != run ] || [ -n "$version" ] || die "--version VERSION: missing; there is no usual one for $type"
 where=(--zone="$zone" ${project:+--project="$project"})
+left_out=(./.git ./.venv ./runs __pycache__ .pytest_cache .mypy_cache .ruff_cache)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 
 call() {  # gcloud's commands for TPUs, or what they would be
   if [ -n "$dry_run" ]; then
@@ -135,15 +138,10 @@ up() {  # until the slice is there
 }
 
 prepare() {
-  local archive
-  archive=$(mktemp -d)/plq.tar.gz
-  [ -n "$dry_run" ] || tar -czf "$archive" -C "$root" --exclude=./.git --exclude=./.venv --exclude=./runs \
-    --exclude=__pycache__ .
+  local archive=$scratch/plq.tar.gz
+  [ -n "$dry_run" ] || tar -czf "$archive" -C "$root" "${left_out[@]/#/--exclude=}" . || return
   call tpu-vm scp "$archive" "$name:plq.tar.gz" --worker=all &&
     on all "mkdir -p plq && tar -xzf plq.tar.gz -C plq && plq/launch/tpu_worker.sh install${setup:+ $(quoted "$setup")}"
-  local status=$?
-  rm -rf "${archive%/*}"
-  return "$status"
 }
 
 start() {
@@ -204,7 +202,7 @@ train() {
 }
 
 [ -n "$dry_run" ] || installed gcloud
-trap 'say "the run goes on; see logs and stop"; exit 130' INT
+trap 'say "what was started goes on (see status, stop, delete)"; exit 130' INT
 case $action-$dry_run in
   run-yes) create && prepare && start "$@" && follow ;;
   run-) train "$@" ;;

@@ -135,6 +135,8 @@ MISTAKES = [
     ("local.sh", ["--processes", "two", *TRAIN], "--processes two: allowed a whole number, 1 or more"),
     ("local.sh", ["--processes=0", *TRAIN], "--processes 0: allowed"),
     ("local.sh", ["--grace"], "--grace (nothing): allowed a whole number, 0 or more"),
+    ("local.sh", [*TRAIN, "--dry-run"], "--dry-run: goes before --config"),
+    ("slurm.sh", [*TRAIN, "--nodes=3"], "--nodes: goes before --config"),
     ("slurm.sh", ["--nodes", "-1", *TRAIN], "--nodes -1: allowed"),
     ("slurm.sh", ["--time", "soon", *TRAIN], "--time soon: allowed 90, 12:00:00"),
     ("slurm.sh", ["--gpus-per-node", "8:h100", *TRAIN], "--gpus-per-node 8:h100: allowed N or TYPE:N"),
@@ -148,6 +150,7 @@ MISTAKES = [
     ("tpu_pod.sh", ["stop", *POD, *TRAIN], "--config: goes with run only"),
     ("tpu_pod.sh", ["run", *POD, *TRAIN], "--type TYPE: missing"),
     ("tpu_pod.sh", ["run", *POD, "--type", "v9x-8", *TRAIN], "--version VERSION: missing; there is no usual"),
+    ("tpu_pod.sh", [*POD_RUN, *TRAIN, "--spot"], "--spot: goes before --config"),
     ("tpu_pod.sh", ["run", "--name", "Pod", *TRAIN], "--name Pod: allowed lower-case"),
     ("tpu_pod.sh", ["run", *POD, "--type", "tpu", *TRAIN], "--type tpu: allowed a type of slice"),
     ("tpu_pod.sh", [*POD_RUN, "--config", CONFIG], "--workdir : allowed an absolute path"),
@@ -197,7 +200,7 @@ def test_a_dry_run_runs_nothing(script, arguments, tools):
     [("slurm.sh", [], "sbatch"), ("tpu_pod.sh", POD_RUN, "gcloud"), ("kubernetes.sh", SET_TPU, "kubectl")],
 )
 def test_a_missing_program_is_named(script, arguments, program, tools):
-    for name in ("bash", "awk", "tail", "dirname"):
+    for name in ("bash", "grep", "mktemp", "rm", "tail"):
         (tools.folder / name).symlink_to(shutil.which(name))
     (tools.folder / program).unlink()
     done = tools.run(script, *arguments, *TRAIN, PATH=str(tools.folder))
@@ -439,6 +442,21 @@ def test_a_dry_run_shows_what_a_pod_would_be_asked(tools):
     setup, start = (shlex.split(call[-3].removeprefix("--command=")) for call in calls[2:4])
     assert setup[-2:] == ["install", "sudo mount 10.0.0.2:/runs '/runs'"]
     assert start == ["plq/launch/tpu_worker.sh", "start", *TRAIN, *TRICKY]
+
+
+@pytest.mark.parametrize(
+    ("options", "version"),
+    [
+        (["--type=v5litepod-8"], "v2-alpha-tpuv5-lite"),
+        (["--type=v5p-8"], "v2-alpha-tpuv5"),
+        (["--type=v6e-8"], "v2-alpha-tpuv6e"),
+        (["--type=v4-8"], "tpu-ubuntu2204-base"),
+        (["--type=v6e-8", "--version=v2-alpha-tpuv5"], "v2-alpha-tpuv5"),
+    ],
+)
+def test_the_software_of_a_pod(options, version, tools):
+    shown = tools.run("tpu_pod.sh", "run", *POD, *options, "--dry-run", *TRAIN).stdout
+    assert f" --version={version} " in shown.splitlines()[0]
 
 
 def test_a_preempted_pod_is_made_again(tools):
