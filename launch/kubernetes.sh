@@ -48,7 +48,7 @@ while [ $# -gt 0 ]; do
     --dry-run) dry_run=yes; shift ;;
     --help | -h) usage; exit ;;
     --spot) spot=yes; shift ;;
-    --name) name=$(matching "$1" "${2-}" '[a-z]([a-z0-9-]{0,40}[a-z0-9])?' 'lower-case letters, digits and -'); shift 2 ;;
+    --name) name=$(matching "$1" "${2-}" '[a-z]([a-z0-9-]{0,40}[a-z0-9])?' 'lower-case letters, digits, -'); shift 2 ;;
     --namespace) namespace=$(matching "$1" "${2-}" "$label" "$words"); shift 2 ;;
     --image) image=$(matching "$1" "${2-}" '[A-Za-z0-9][A-Za-z0-9_.:/@-]*' 'the name of an image'); shift 2 ;;
     --claim) claim=$(matching "$1" "${2-}" "$label" "$words"); shift 2 ;;

@@ -51,7 +51,7 @@ while [ $# -gt 0 ]; do
     --spot | --preemptible) kind=$1; shift ;;
     --queued) queued=yes; shift ;;
     --delete-when-done) delete=yes; shift ;;
-    --name) name=$(matching "$1" "${2-}" '[a-z]([a-z0-9-]{0,60}[a-z0-9])?' 'lower-case letters, digits and -'); shift 2 ;;
+    --name) name=$(matching "$1" "${2-}" '[a-z]([a-z0-9-]{0,60}[a-z0-9])?' 'lower-case letters, digits, -'); shift 2 ;;
     --zone) zone=$(matching "$1" "${2-}" '[a-z]+-[a-z]+[0-9]+-[a-z]' 'a zone, as us-west4-a'); shift 2 ;;
     --project) project=$(matching "$1" "${2-}" '[a-z][a-z0-9:.-]+' 'the name of a project'); shift 2 ;;
     --type) type=$(matching "$1" "${2-}" 'v[0-9]+[a-z]*-[0-9]+' 'a type of slice, as v5litepod-8'); shift 2 ;;
@@ -67,7 +67,7 @@ done
 if [ "$action" = run ]; then
   training_arguments "$@"
   [ -f "$root/$config_file" ] || die "--config $config_file: allowed a file below $root, named from there"
-  [[ "$(workdir "$@")" == /* ]] || die "--workdir $(workdir "$@"): allowed an absolute path, on a disk all workers share"
+  [[ "$(workdir "$@")" == /* ]] || die "--workdir $(workdir "$@"): allowed an absolute path, on a disk of all workers"
   [ -n "$type" ] || die "--type TYPE: missing (see --help)"
   [ -z "$queued" ] || [ "$kind" != --preemptible ] || die "--preemptible: not with --queued; use --spot"
 else
