@@ -21,6 +21,7 @@ test: $(VENV)/ready lint
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources launch/*.sh
 
 clean:
 	rm -rf $(VENV) runs

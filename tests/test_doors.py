@@ -355,18 +355,3 @@ def test_photographs_are_trained_on_stopped_and_served(tmp_path):
     assert process.returncode in (130, 0) and "bit-equal" in again.stderr
     for name in ("metrics.jsonl", "model/variables.safetensors"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()
-
-
-def test_until_done_starts_again_after_a_signal_only(tmp_path):
-    """A stand-in for Python that ends with the statuses listed in a file, one per call."""
-    stand_in = tmp_path / "python"
-    stand_in.write_text('#!/bin/sh\nread status < statuses\nsed -i 1d statuses\necho "$@" >> calls\nexit $status\n')
-    stand_in.chmod(0o755)
-    script = Path(__file__).parents[1] / "launch" / "until_done.sh"
-    for statuses, expected, calls in (("143\n137\n0\n", 0, 3), ("2\n0\n", 2, 1), ("130\n0\n", 130, 1)):
-        (tmp_path / "statuses").write_text(statuses)
-        (tmp_path / "calls").write_text("")
-        environment = {**os.environ, "PYTHON": str(stand_in), "PAUSE": "0"}
-        done = subprocess.run([str(script), "--config", "x.py"], cwd=tmp_path, env=environment, capture_output=True)
-        assert done.returncode == expected
-        assert (tmp_path / "calls").read_text() == "-m plq.main --config x.py\n" * calls
