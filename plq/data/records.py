@@ -6,10 +6,9 @@ So a batch is a function of seed, step and shard, and training goes on at any st
 """
 
 import dataclasses
-import itertools
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -76,10 +75,20 @@ class Plan:
         """The `Example` at each place."""
         return self.everywhere(partial(example, self))
 
-    def of_shard(self, index: int) -> Example:
-        """The examples of this shard alone, counted from step 0 on: its part of a batch is a row of neighbours."""
-        step, row = divmod(index, self.share)
-        return self.examples[step * self.batch_size + self.shard[0] * self.share + row]
+    def batch(self, step: int) -> tuple[Batch, list[str]]:
+        """This shard's part of a batch, and what was unreadable on the way."""
+        first = step * self.batch_size + self.shard[0] * self.share
+        return _filled(map(self.examples.__getitem__, range(first, first + self.share)), self.share, self.size)
+
+
+def _filled(examples: Iterable[Example], count: int, size: int) -> tuple[Batch, list[str]]:
+    """A batch made in place: new memory costs as much as a copy, and that of a single image is used again."""
+    images, labels = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int32)
+    unreadable: list[str] = []
+    for row, one in enumerate(examples):
+        images[row], labels[row] = one.image, one.label
+        unreadable += one.unreadable
+    return (images, labels), unreadable
 
 
 def train_batches(
@@ -104,7 +113,8 @@ def train_batches(
         corrupt_share: how many of the records seen may be unreadable. Such a record is replaced by the next readable
             one in order and named in a warning.
     Raises UserError for more of them, for a damaged file, and for a batch that the set or the shards do not allow.
-    Closing the iterator ends its threads.
+    Closing the iterator ends its threads. Each of them makes a batch of its own: at most ``threads`` + 1 (but 3, if
+    that is more) are in memory.
     """
     if not 0 <= corrupt_share <= 1:
         raise UserError(f"data.corrupt_share={corrupt_share}: allowed 0 to 1")
@@ -115,16 +125,10 @@ def train_batches(
 
 
 def _stream(plan: Plan, steps: range, threads: int, tally: "Tally") -> Generator[Batch, None, None]:
-    share = plan.share
-    examples = prefetch(plan.of_shard, steps.start * share, steps.stop * share, threads, AHEAD * share)
-    with closing(examples):
-        while batch := list(itertools.islice(examples, share)):
-            tally.count(len(batch), [message for one in batch for message in one.unreadable])
-            yield _stacked(batch)
-
-
-def _stacked(examples: list[Example]) -> Batch:
-    return np.stack([one.image for one in examples]), np.array([one.label for one in examples], np.int32)
+    with closing(prefetch(plan.batch, steps.start, steps.stop, threads, max(AHEAD, threads))) as batches:
+        for batch, unreadable in batches:
+            tally.count(plan.share, unreadable)
+            yield batch
 
 
 def example(plan: Plan, place: int, rng: np.random.Generator) -> Example:
@@ -176,6 +180,8 @@ def middles(source: RecordSource, batch_size: int, size: int, threads: int = 8) 
         data, label = source[index]
         return Example(decode_crop(data, source.where(index), size, partial(center_box, size=size)), label, [])
 
-    with closing(prefetch(one, 0, len(source), threads, AHEAD * batch_size)) as examples:
-        while batch := list(itertools.islice(examples, batch_size)):
-            yield _stacked(batch)
+    def batch(number: int) -> Batch:
+        indices = range(len(source))[number * batch_size : (number + 1) * batch_size]
+        return _filled(map(one, indices), len(indices), size)[0]
+
+    return prefetch(batch, 0, -(-len(source) // batch_size), threads, max(AHEAD, threads))
