@@ -437,6 +437,37 @@ def test_prepare_names_the_extra_where_tensorflow_is_missing(archive, monkeypatc
         prepared(folder)
 
 
+def test_a_second_try_does_not_check_again_what_has_not_changed(archive, monkeypatch, capsys):
+    _, folder = archive
+    interrupted = lambda *given: (_ for _ in ()).throw(KeyboardInterrupt)
+    monkeypatch.setattr(prepare, "_prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(folder)
+    checked, check = [], prepare.check_archive
+    monkeypatch.setattr(prepare, "check_archive", lambda path, info: checked.append(path) or check(path, info))
+    with pytest.raises(KeyboardInterrupt):
+        prepared(folder)
+    assert not checked and "photos.bin: checked before" in capsys.readouterr().out
+    os.utime(folder / "archives" / "photos.bin", (1, 1))
+    (folder / "archives" / "photos.bin").write_bytes(b"archivf")
+    with pytest.raises(UserError, match="SHA-256"):
+        prepared(folder)
+    assert len(checked) == 1
+    (folder / "archives" / "photos.bin").write_bytes(b"archive")
+    (folder / "sets" / "plq_prepared_photos" / prepare.CHECKED).write_text("[1")
+    monkeypatch.undo()
+    prepared(folder)
+
+
+def test_what_an_unfinished_run_left_does_not_count_as_taken_space(archive, monkeypatch):
+    _, folder = archive
+    left = folder / "sets" / "plq_prepared_photos" / "incomplete.ABC123_1.0.0"
+    left.mkdir(parents=True)
+    free = lambda _: SimpleNamespace(free=0 if left.exists() else 2**30)
+    monkeypatch.setattr(prepare.shutil, "disk_usage", free)
+    prepared(folder)
+
+
 def test_two_do_not_prepare_one_set(archive):
     _, folder = archive
     alone = prepare._alone(folder / "sets" / "plq_prepared_photos")

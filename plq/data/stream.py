@@ -1,6 +1,7 @@
 """Batches ahead of their use, and the batches of an evaluation."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TypeVar
 
@@ -23,6 +24,16 @@ def prefetch(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     with closing(iter(grain.MapDataset.range(start, stop).map(make).to_iter_dataset(options))) as items:
         yield from items
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, each taken before the one before it is handed out."""
+    held: deque[Item] = deque()
+    for item in items:
+        held.append(item)
+        if len(held) > 1:
+            yield held.popleft()
+    yield from held
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[MaskedBatch]:
