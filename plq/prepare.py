@@ -1,8 +1,8 @@
 """Prepare a TFDS data set once: ``python -m plq.prepare imagenet2012 --manual_dir ~/archives``.
 
 Reads the set's archives and writes it to the TFDS folder as array_record, which training reads without TensorFlow.
-Space, sizes and checksums are looked at first. A run that was interrupted may be given again: it writes the set from its
-beginning, but does not check the archives a second time.
+Space, sizes and checksums are looked at first. After an interruption the same command begins to write the set again,
+but does not check the archives a second time.
 Status 0 also if that has been done before; 2 after one line that says what is missing or wrong.
 """
 
