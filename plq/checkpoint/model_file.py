@@ -32,7 +32,7 @@ def write_model(path: Path, variables: dict[str, Any], description: dict[str, An
     """
     if path.exists() and not _is_model(path) and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path}: is there and is not a model of plq; it is left alone, choose another path")
-    tensors = save({name: np.ascontiguousarray(leaf) for name, leaf in flatten(variables).items()})
+    tensors = save({name: np.asarray(leaf, order="C") for name, leaf in flatten(variables).items()})
     digest = hashlib.sha256(tensors).hexdigest()
     header = {"format": FORMAT, "version": VERSION, "sha256": digest, "description": description}
     try:
