@@ -32,9 +32,7 @@ LEARNED = [dataclasses.replace(rule, weights="lsq", activations="lsq") for rule 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--learned", action="store_true", help="LSQ: the scales are learned, from a start in real images"
-    )
+    parser.add_argument("--learned", action="store_true", help="LSQ: learned scales, which start from real images")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/own_network"))
     given = parser.parse_args(argv)
