@@ -1,4 +1,4 @@
-"""Photographs per second and core: plq's path, Grain's threads on it, Pillow as torchvision uses it, and tf.data.
+"""Photographs per second and core: plq's path (Grain's threads), Pillow as torchvision uses it, and tf.data.
 
     taskset -c 0 python benchmarks/input_pipeline.py [--name imagenet2012] [--size 224] [--repeats 7] [--threads 1]
 
@@ -6,8 +6,8 @@ All make the same batches: the same encoded images, from memory, cropped to the 
 first row also reads the records. torchvision's transforms on a PIL image are the calls in `pillow` below; they
 average over the pixels that a smaller image leaves out, the others interpolate between two. All take
 turns in every repeat, so a slow moment of the machine hits them alike. Images per second of processor time of the
-whole process, all its threads; the ratio is to Pillow in the same repeat. Medians, smallest and largest. Grain and
-TensorFlow are left out where they are not installed.
+whole process, all its threads; the ratio is to Pillow in the same repeat. Medians, smallest and largest. tf.data is
+left out where TensorFlow is not installed.
 """
 
 import argparse
@@ -24,33 +24,40 @@ from PIL import Image
 
 from plq.data.crops import CROPS, Box
 from plq.data.jpeg import image_size
-from plq.data.records import Plan, example, train_batches
+from plq.data.records import Plan, train_batches
 from plq.data.source import RecordSource
 
 
 class Memory:
-    """The records of a source, read once."""
+    """The records of a source, read once, as a set of the size of ImageNet: Grain's order of few records is slow."""
 
     def __init__(self, source: RecordSource) -> None:
         self.records = [source[index] for index in range(len(source))]
         self.where = source.where
 
     def __len__(self) -> int:
-        return len(self.records)
+        return 1_281_167
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        return self.records[index]
+        return self.records[index % len(self.records)]
+
+
+class Large(Memory):
+    """The same, each record read when it is asked for."""
+
+    def __init__(self, source: RecordSource) -> None:
+        self.records, self.where = source, source.where
 
 
 def chosen(plan: Plan, steps: int) -> list[tuple[bytes, Box, bool]]:
     """Bytes, box and mirroring of each example, in order."""
-    rows = []
-    for step in range(steps):
-        for position in plan.positions:
-            data, _ = plan.source[next(plan.candidates(step, position))]
-            rng = plan.generator(step, position)
-            rows.append((data, plan.crop(rng, *image_size(data, ""), plan.size), bool(rng.random() < 0.5)))
-    return rows
+
+    def row(place: int, rng: np.random.Generator) -> tuple[bytes, Box, bool]:
+        data, _ = plan.source[plan.records[place]]
+        return data, plan.crop(rng, *image_size(data, ""), plan.size), bool(rng.random() < 0.5)
+
+    rows = plan.everywhere(row)
+    return [rows[place] for place in range(steps * plan.batch_size)]
 
 
 def pillow(row: tuple[bytes, Box, bool], size: int) -> np.ndarray:
@@ -64,15 +71,6 @@ def pillow(row: tuple[bytes, Box, bool], size: int) -> np.ndarray:
 def pillow_batches(rows, plan: Plan):
     for start in range(0, len(rows), plan.batch_size):
         yield np.stack([pillow(row, plan.size) for row in rows[start : start + plan.batch_size]])
-
-
-def grain_batches(plan: Plan, steps: int, threads: int):
-    import grain
-
-    make = lambda place: example(plan, *divmod(place, plan.batch_size), [])
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * plan.batch_size)
-    elements = grain.MapDataset.range(steps * plan.batch_size).map(make).to_iter_dataset(options)
-    return (images for images, _ in elements.batch(plan.batch_size))
 
 
 def tensorflow_batches(rows, plan: Plan, threads: int):
@@ -106,9 +104,7 @@ def variants(given: argparse.Namespace) -> dict[str, Callable[[], object]]:
     plan = Plan(memory, batch, given.size, 0, crop, True, (0, 1))
     rows = chosen(plan, given.steps)
     stream = lambda origin: lambda: train_batches(origin, batch, given.size, 0, 0, given.steps, crop, True, threads)
-    found = {"plq, reading records": stream(source), "plq": stream(memory)}
-    if importlib.util.find_spec("grain"):
-        found["plq by Grain's threads"] = lambda: grain_batches(plan, given.steps, threads)
+    found = {"plq, reading records": stream(Large(source)), "plq": stream(memory)}
     found["Pillow"] = lambda: pillow_batches(rows, plan)
     if importlib.util.find_spec("tensorflow"):
         found["tf.data"] = lambda: tensorflow_batches(rows, plan, threads)

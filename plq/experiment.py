@@ -17,6 +17,7 @@ from plq.data.feed import ArrayFeed, Feed, RecordFeed
 from plq.data.order import steps_per_epoch
 from plq.data.sets import SetInfo, default_splits, describe, load_split
 from plq.data.source import RecordSource
+from plq.data.stream import one_ahead
 from plq.errors import UserError
 from plq.layers.describe import Layer, layer_table, variable_roles
 from plq.prune import drop_ancillary
@@ -157,10 +158,12 @@ class Experiment:
         return jax.device_put(Tally.zero(), replicated(self.mesh))
 
     def batches(self, start: int, stop: int) -> Generator[tuple[jax.Array, jax.Array], None, None]:
-        """Images and labels of the steps from ``start`` up to ``stop``, on the mesh."""
+        """Images and labels of the steps from ``start`` up to ``stop``, on the mesh.
+
+        The next batch is on its way to the devices while a step runs and its results are waited for.
+        """
         with contextlib.closing(self.train.batches(start, stop)) as batches:
-            for batch in batches:
-                yield jax.device_put(batch, self.sharding)
+            yield from one_ahead(jax.device_put(batch, self.sharding) for batch in batches)
 
     def batch(self, step: int) -> tuple[jax.Array, jax.Array]:
         """Images and labels of one step, on the mesh."""

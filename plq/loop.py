@@ -106,7 +106,7 @@ class Run:
             self._leave(pruned)
 
     def _leave(self, pruned: State) -> None:
-        images = next(self.experiment.test.in_order())[0]
+        images = jax.device_put(next(self.experiment.test.in_order())[0], self.experiment.sharding)
         same = compare(*(np.asarray(self.experiment.logits(state, images)) for state in (self.state, pruned)))
         dropped = removal({"weights": self.state.weights, "statistics": self.state.statistics})
         what = f"the branch is left behind: {dropped}"

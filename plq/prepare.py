@@ -1,12 +1,15 @@
 """Prepare a TFDS data set once: ``python -m plq.prepare imagenet2012 --manual_dir ~/archives``.
 
 Reads the set's archives and writes it to the TFDS folder as array_record, which training reads without TensorFlow.
+Space, sizes and checksums are looked at first. After an interruption the same command begins to write the set again,
+but does not check the archives a second time.
 Status 0 also if that has been done before; 2 after one line that says what is missing or wrong.
 """
 
 import fcntl
 import hashlib
 import importlib.util
+import json
 import shutil
 import sys
 import tarfile
@@ -23,6 +26,7 @@ from plq.door import arguments, run
 from plq.errors import UserError, nearest
 
 CHUNK = 2**24
+CHECKED = ".checked.json"
 READ_IN_PLACE, UNPACKED = 1.1, 2.5  # space wanted, in bytes per byte of the archives
 FAILURES = (OSError, ValueError, KeyError, RuntimeError, AssertionError, EOFError, tarfile.TarError)
 
@@ -42,10 +46,9 @@ def main(argv: list[str] | None = None) -> None:
     with _alone(folder.parent):
         _require_tensorflow(builder)
         archives = find_archives(builder, given.manual_dir.expanduser())
-        _require_space(builder, folder.parent, archives)
-        for path, info in archives.items():
-            check_archive(path, info)
         _remove_leftovers(folder)
+        _require_space(builder, folder.parent, archives)
+        check_archives(archives, folder.parent / CHECKED)
         _prepare(builder, given.manual_dir.expanduser())
     _report(given.name, folder, root)
 
@@ -74,6 +77,28 @@ def find_archives(builder: Any, manual_dir: Path) -> dict[Path, Any]:
         what = f"{builder.info.full_name} needs {', '.join(missing)}"
         raise UserError(f"--manual_dir {manual_dir}: {what}, not there; see {builder.info.homepage or 'its page'}")
     return {manual_dir / name: info for name, info in infos.items() if name not in missing}
+
+
+def check_archives(archives: dict[Path, Any], notes: Path) -> None:
+    """`check_archive` for those not in ``notes``, the file of what was checked before and has not changed since."""
+    done = _read_notes(notes)
+    for path, info in archives.items():
+        stat = path.stat()
+        state = [stat.st_size, stat.st_mtime_ns, info.checksum]
+        if done.get(str(path)) == state:
+            print(f"{path.name}: checked before")
+            continue
+        check_archive(path, info)
+        done[str(path)] = state
+        notes.write_text(json.dumps(done))
+
+
+def _read_notes(notes: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(notes.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def check_archive(path: Path, info: Any) -> None:

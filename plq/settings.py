@@ -24,7 +24,7 @@ class Data:
     cache_dir: str = ""  # empty: $PLQ_CACHE_DIR, else ~/.cache/plq
     image_size: int = 0  # resize to this height and width; 0: as they are
     crop: str = ""  # read record by record and crop: resized, authors, center; empty: the whole set in memory
-    threads: int = 8  # that decode, with crop
+    threads: int = 8  # that decode, a batch each, with crop
     corrupt_share: float = 0.001  # of unreadable images that a run puts up with, with crop
     batch_size: int = 128  # over all devices
     mean: tuple[float, ...] = (0.0,)  # x = (pixel - mean) / std, per channel or one for all

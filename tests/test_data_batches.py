@@ -102,10 +102,18 @@ def test_normalize_per_channel_or_for_all():
     np.testing.assert_allclose(normalize(x, (0.0, 50.0, 100.0), (1.0, 2.0, 3.0)).ravel(), [100, 25, 0])
 
 
+def assert_no_threads():
+    """None is left once those that are at work are done."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("grain-prefetch"):
+            thread.join(20)
+            assert not thread.is_alive()
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 10])
 def test_prefetch_gives_every_step_in_order_and_ends_its_thread(length):
     assert list(prefetch(lambda step: step * step, 3, 3 + length)) == [s * s for s in range(3, 3 + length)]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    assert_no_threads()
 
 
 def test_prefetch_hands_errors_on_and_stops_early():
@@ -121,7 +129,7 @@ def test_prefetch_hands_errors_on_and_stops_early():
     endless = prefetch(lambda step: step, 0, 10**9)
     next(endless)
     endless.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    assert_no_threads()
 
 
 @given(examples=st.integers(1, 50), batch=st.integers(1, 60))

@@ -17,8 +17,8 @@ from PIL import Image
 
 from plq import prepare
 from plq.data import crops, jpeg
-from plq.data.order import batch_indices
-from plq.data.records import Tally, eval_arrays, train_batches
+from plq.data.feed import RecordFeed
+from plq.data.records import Plan, Tally, middles, train_batches
 from plq.data.source import RecordSource
 from plq.errors import UserError
 
@@ -232,8 +232,13 @@ def test_an_epoch_holds_every_record_in_the_order_of_the_seed(source):
     assert all(labels.shape == (8,) and labels.dtype == np.int32 for _, labels in found)
     for epoch in (found[:3], found[3:]):
         assert sorted(np.concatenate([labels for _, labels in epoch])) == list(range(24))
-    order = [source[index][1] for index in batch_indices(5, 4, 24, 8)]
-    np.testing.assert_array_equal(found[4][1], order)
+    assert not np.array_equal(found[0][1], found[3][1])  # each epoch in an order of its own
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in found]), labels_in_order(source, 48))
+
+
+def labels_in_order(source, places: int) -> list[int]:
+    plan = Plan(source, 8, SIZE, 5, crops.random_resized_box, True, (0, 1))
+    return [source[plan.records[place]][1] for place in range(places)]
 
 
 def test_going_on_at_a_step_gives_the_same_bits(source):
@@ -258,7 +263,7 @@ def test_an_unreadable_record_gives_way_to_the_next(source, damaged):
         warnings.simplefilter("ignore")
         again = batches(damaged, 2, corrupt_share=0.5)
     assert same(found[2:], again)
-    stream = [damaged[index][1] for step in range(7) for index in batch_indices(5, step, 24, 8)]
+    stream = labels_in_order(damaged, 56)
     expected = [next(label for label in stream[at:] if label not in (3, 17)) for at in range(48)]
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in found]), expected)
     good = np.concatenate([labels for _, labels in batches(source)]) == expected
@@ -282,20 +287,24 @@ def test_a_set_of_nothing_readable_ends(tmp_path):
     source = write_photos(tmp_path, [b"nothing"] * 4)
     with pytest.raises(UserError, match="readable image"):
         batches(source, batch=2, corrupt_share=1)
-    with pytest.raises(UserError, match="photos train record 1: not a readable image"):
-        eval_arrays(source, SIZE, [1])
+    with pytest.raises(UserError, match="photos train record 0: not a readable image"):
+        list(middles(source, 4, SIZE))
 
 
-def readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("records")]
+def assert_no_readers():
+    """None is left once those that are at work on an image are done with it."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("grain-prefetch"):
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def test_closing_ends_the_threads(source):
     stream = train_batches(source, 8, SIZE, 0, 0, 10**9, crops.authors_box)
     next(stream)
-    assert readers()
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")]
     stream.close()
-    assert not readers()
+    assert_no_readers()
 
 
 def test_errors_of_the_threads_arrive(source):
@@ -304,7 +313,7 @@ def test_errors_of_the_threads_arrive(source):
 
     with pytest.raises(ZeroDivisionError, match="in a thread"):
         batches(source, crop=broken)
-    assert not readers()
+    assert_no_readers()
 
 
 @pytest.mark.parametrize(("given", "message"), [
@@ -331,12 +340,17 @@ def test_a_damaged_file_and_a_grey_set_are_user_errors(tmp_path):
         RecordSource("tiny_set", "train", str(grey))
 
 
-def test_evaluation_takes_the_middle_in_the_order_asked_for(source):
-    images, labels = eval_arrays(source, SIZE, [5, 2, 5], threads=2)
-    np.testing.assert_array_equal(labels, [source[index][1] for index in (5, 2, 5)])
+def test_evaluation_takes_the_middle_of_each_record_in_order(source):
+    found = list(middles(source, 10, SIZE, threads=2))
+    assert [len(labels) for _, labels in found] == [10, 10, 4]
+    images, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    np.testing.assert_array_equal(labels, [source[index][1] for index in range(24)])
     whole = crops.center_crop(jpeg.decode_rgb(source[2][0], "x"), SIZE).astype(int)
-    assert np.abs(images[1] - whole).mean() < 2 and np.array_equal(images[0], images[2])
-    assert eval_arrays(source, SIZE, [])[0].shape == (0, SIZE, SIZE, 3)
+    assert images.shape == (24, SIZE, SIZE, 3) and np.abs(images[2] - whole).mean() < 2
+    feed = RecordFeed(source, 10, 0, SIZE, "resized", True, threads=2, corrupt_share=0)
+    *_, (filled, others, mask) = feed.in_order()
+    assert len(filled) == len(others) == len(mask) == 10 and mask.sum() == 4
+    np.testing.assert_array_equal(filled[:4], images[20:])
 
 
 @real
@@ -344,7 +358,7 @@ def test_real_photographs_train_and_evaluate(monkeypatch):
     train, validation = (RecordSource("imagenet2012", split) for split in ("train", "validation"))
     assert len(train.class_names) == 1000 and len(train) >= 64
     first = batches(train, 0, 1, 32, corrupt_share=0)
-    images, labels = eval_arrays(validation, 224, range(16))
+    images, labels = next(middles(validation, 16, 224))
     assert images.shape == (16, 224, 224, 3) and 60 < images.mean() < 180 and labels.max() < 1000
     without_extras(monkeypatch)
     slow = batches(train, 0, 1, 32, corrupt_share=0)
@@ -421,6 +435,37 @@ def test_prepare_names_the_extra_where_tensorflow_is_missing(archive, monkeypatc
     monkeypatch.setitem(globals(), "tf", None)
     with pytest.raises(UserError, match=r"takes TensorFlow, which is not installed; pip install 'plq\[prepare\]'"):
         prepared(folder)
+
+
+def test_a_second_try_does_not_check_again_what_has_not_changed(archive, monkeypatch, capsys):
+    _, folder = archive
+    interrupted = lambda *given: (_ for _ in ()).throw(KeyboardInterrupt)
+    monkeypatch.setattr(prepare, "_prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(folder)
+    checked, check = [], prepare.check_archive
+    monkeypatch.setattr(prepare, "check_archive", lambda path, info: checked.append(path) or check(path, info))
+    with pytest.raises(KeyboardInterrupt):
+        prepared(folder)
+    assert not checked and "photos.bin: checked before" in capsys.readouterr().out
+    os.utime(folder / "archives" / "photos.bin", (1, 1))
+    (folder / "archives" / "photos.bin").write_bytes(b"archivf")
+    with pytest.raises(UserError, match="SHA-256"):
+        prepared(folder)
+    assert len(checked) == 1
+    (folder / "archives" / "photos.bin").write_bytes(b"archive")
+    (folder / "sets" / "plq_prepared_photos" / prepare.CHECKED).write_text("[1")
+    monkeypatch.undo()
+    prepared(folder)
+
+
+def test_what_an_unfinished_run_left_does_not_count_as_taken_space(archive, monkeypatch):
+    _, folder = archive
+    left = folder / "sets" / "plq_prepared_photos" / "incomplete.ABC123_1.0.0"
+    left.mkdir(parents=True)
+    free = lambda _: SimpleNamespace(free=0 if left.exists() else 2**30)
+    monkeypatch.setattr(prepare.shutil, "disk_usage", free)
+    prepared(folder)
 
 
 def test_two_do_not_prepare_one_set(archive):

@@ -1,5 +1,8 @@
 """One's own network, plain Flax, in low precision and with branches, and without them again."""
 
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,7 @@ import pytest
 
 from plq.errors import UserError
 from plq.layers.convert import Rule, conversion_table, convert, unused_rules
+from plq.layers.dropin import Conv, Dense
 from plq.prune import drop_ancillary
 from plq.variables import ancillary_leaves, flatten
 
@@ -74,6 +78,34 @@ def test_the_branch_trains_and_not_at_f_0(images, variables):
     assert all(leaf.any() for leaf in kernels(0.7))
     assert not any(leaf.any() for leaf in kernels(0.0))
     assert gradient._cache_size() == 1
+
+
+class Injected(nn.Module):
+    """Takes its convolution and its dense layer as arguments."""
+
+    conv: Any = nn.Conv
+    dense: Any = nn.Dense
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.BatchNorm(not train)(nn.Conv(8, (3, 3), name="stem")(x)))
+        x = nn.relu(self.conv(8, (3, 3), strides=2, feature_group_count=2)(x))
+        return self.dense(10)(nn.relu(self.conv(8, (3, 3), kernel_dilation=2)(x)).mean((1, 2)))
+
+
+def test_a_network_that_takes_its_layers_as_arguments(images):
+    fields = Rule("*", 2, 2).fields
+    made = lambda *factor: Injected(partial(Conv, **fields(*factor)), partial(Dense, **fields(*factor)))
+    variables = jax.jit(made(1.0).init)(jax.random.key(0, impl="rbg"), images)
+    stripped = drop_ancillary(variables)
+    own = jax.eval_shape(Injected().init, jax.random.key(0), images)
+    assert jax.tree.map(jnp.shape, stripped) == jax.tree.map(jnp.shape, own)
+    assert {path.split("/")[1] for path in ancillary_leaves(variables)} == {"Conv_0", "Conv_1", "Dense_0"}
+    at_zero = run(made(jnp.float32(0.0)), variables, images)
+    np.testing.assert_array_equal(run(made(), stripped, images), at_zero)
+    assert np.abs(run(made(1.0), variables, images) - at_zero).max() > 1e-3
+    by_rules = convert(Injected(), [Rule("stem", 32, 32, expand=False), Rule("*", 2, 2)])
+    np.testing.assert_array_equal(run(by_rules, stripped, images), at_zero)
 
 
 @pytest.mark.parametrize("axes", [1, 3])

@@ -7,13 +7,12 @@ import numpy as np
 
 from plq.data.crops import CROPS
 from plq.data.order import batch_indices
-from plq.data.records import eval_arrays, train_batches
+from plq.data.records import middles, train_batches
 from plq.data.sets import Split
 from plq.data.source import RecordSource
-from plq.data.stream import eval_batches, prefetch
+from plq.data.stream import MaskedBatch, eval_batches, filled_up, prefetch
 
 Batch = tuple[np.ndarray, np.ndarray]
-MaskedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +82,8 @@ class RecordFeed:
 
     def in_order(self) -> Iterator[MaskedBatch]:
         """As `ArrayFeed.in_order`; the middle of each image."""
-        for start in range(0, len(self), self.batch_size):
-            indices = range(start, min(start + self.batch_size, len(self)))
-            images, labels = eval_arrays(self.source, self.size, indices, threads=self.threads)
-            yield next(eval_batches(Split(images, labels), self.batch_size))
+        for images, labels in middles(self.source, self.batch_size, self.size, self.threads):
+            yield filled_up(images, labels, self.batch_size)
 
 
 Feed = ArrayFeed | RecordFeed

@@ -1,31 +1,39 @@
-"""Large sets of photographs: records decoded as they are needed, by threads, in an order fixed by the seed.
+"""Large sets of photographs: records decoded as they are needed, by Grain's threads, in an order fixed by the seed.
 
-A batch is a function of seed, step and shard alone. Its examples are those of `batch_indices`, and the random
-numbers of each come from a Philox generator keyed by seed, step and its position in the batch, so training goes on
-at any step without the state of an iterator. A thread pool does this: decoding and resizing leave Python's lock,
-and Grain's threads gave the same batches more slowly (benchmarks/input_pipeline.py compares the two), while its
-iterator state, which is what it is for, is not needed.
+A place is a position in the batches of all epochs, one after the other. What lies at a place is a function of the seed
+and the place alone: Grain shuffles each epoch by a formula, not a list, and gives each place random numbers of its own.
+So a batch is a function of seed, step and shard, and training goes on at any step without the state of an iterator.
 """
 
 import dataclasses
+import sys
 import warnings
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
+import grain
 import numpy as np
 
 from plq.data.crops import Crop, center_box, decode_crop, flip
-from plq.data.order import batch_indices, steps_per_epoch
+from plq.data.order import steps_per_epoch
 from plq.data.source import RecordSource
+from plq.data.stream import prefetch
 from plq.errors import UserError
 
 Batch = tuple[np.ndarray, np.ndarray]
 AHEAD = 2  # batches made before they are asked for
-CHUNK = 4  # images for a thread at a time
 IN_A_ROW = 100  # unreadable records after which no good one is looked for
 AT_LEAST = 1000  # records that the share of the unreadable is taken of
+
+
+class Example(NamedTuple):
+    """uint8 [size, size, 3], a label, and what was said of each record that was passed over on the way."""
+
+    image: np.ndarray
+    label: int
+    unreadable: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +56,39 @@ class Plan:
             raise UserError(f"{found}, allowed a multiple of the number of shards")
 
     @property
-    def positions(self) -> range:
-        """This shard's part of each batch."""
-        index, count = self.shard
-        share = self.batch_size // count
-        return range(index * share, (index + 1) * share)
+    def share(self) -> int:
+        """Images of a batch in one shard."""
+        return self.batch_size // self.shard[1]
 
-    def generator(self, step: int, position: int) -> np.random.Generator:
-        """The random numbers of one example; the 1 keeps them apart from those of the order."""
-        return np.random.Generator(np.random.Philox(key=[self.seed, step], counter=[0, 0, position, 1]))
+    @cached_property
+    def records(self) -> grain.MapDataset:
+        """The record at each place; the rest of each epoch that fills no batch is dropped."""
+        whole = steps_per_epoch(len(self.source), self.batch_size) * self.batch_size
+        return grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle()[:whole].repeat()
 
-    def candidates(self, step: int, position: int) -> Iterator[int]:
-        """The record that belongs here, then those that follow in the order of the epochs."""
-        for place in range(position, position + IN_A_ROW):
-            ahead, at = divmod(place, self.batch_size)
-            yield int(batch_indices(self.seed, step + ahead, len(self.source), self.batch_size)[at])
+    def everywhere(self, make: Callable[[int, np.random.Generator], Any]) -> grain.MapDataset:
+        """``make(place, rng)`` at each place, with the random numbers of the place."""
+        return grain.MapDataset.range(sys.maxsize).seed(self.seed).random_map(make)
+
+    @cached_property
+    def examples(self) -> grain.MapDataset:
+        """The `Example` at each place."""
+        return self.everywhere(partial(example, self))
+
+    def batch(self, step: int) -> tuple[Batch, list[str]]:
+        """This shard's part of a batch, and what was unreadable on the way."""
+        first = step * self.batch_size + self.shard[0] * self.share
+        return _filled(map(self.examples.__getitem__, range(first, first + self.share)), self.share, self.size)
+
+
+def _filled(examples: Iterable[Example], count: int, size: int) -> tuple[Batch, list[str]]:
+    """A batch made in place: new memory costs as much as a copy, and that of a single image is used again."""
+    images, labels = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int32)
+    unreadable: list[str] = []
+    for row, one in enumerate(examples):
+        images[row], labels[row] = one.image, one.label
+        unreadable += one.unreadable
+    return (images, labels), unreadable
 
 
 def train_batches(
@@ -87,7 +113,8 @@ def train_batches(
         corrupt_share: how many of the records seen may be unreadable. Such a record is replaced by the next readable
             one in order and named in a warning.
     Raises UserError for more of them, for a damaged file, and for a batch that the set or the shards do not allow.
-    Closing the iterator ends its threads.
+    Closing the iterator ends its threads. Each of them makes a batch of its own: at most ``threads`` + 1 (but 3, if
+    that is more) are in memory.
     """
     if not 0 <= corrupt_share <= 1:
         raise UserError(f"data.corrupt_share={corrupt_share}: allowed 0 to 1")
@@ -98,54 +125,28 @@ def train_batches(
 
 
 def _stream(plan: Plan, steps: range, threads: int, tally: "Tally") -> Generator[Batch, None, None]:
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="records")
-    pending: deque[_Pending] = deque()
-    try:
-        for step in steps:
-            pending.append(_Pending(pool, plan, step))
-            if len(pending) > AHEAD:
-                yield pending.popleft().result(tally)
-        while pending:
-            yield pending.popleft().result(tally)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with closing(prefetch(plan.batch, steps.start, steps.stop, threads, max(AHEAD, threads))) as batches:
+        for batch, unreadable in batches:
+            tally.count(plan.share, unreadable)
+            yield batch
 
 
-class _Pending:
-    """A batch that threads are filling."""
+def example(plan: Plan, place: int, rng: np.random.Generator) -> Example:
+    """The record that belongs here, or, if it is unreadable, the next readable one in the order of the epochs.
 
-    def __init__(self, pool: ThreadPoolExecutor, plan: Plan, step: int) -> None:
-        self.plan, self.step = plan, step
-        self.images = np.empty((len(plan.positions), plan.size, plan.size, 3), np.uint8)
-        self.labels = np.empty(len(plan.positions), np.int32)
-        starts = range(0, len(plan.positions), CHUNK)
-        self.chunks: list[Future[list[str]]] = [pool.submit(self.fill, start) for start in starts]
-
-    def fill(self, start: int) -> list[str]:
-        """Make some of the images; what was unreadable on the way."""
-        unreadable: list[str] = []
-        for row, position in enumerate(self.plan.positions[start : start + CHUNK], start):
-            self.images[row], self.labels[row] = example(self.plan, self.step, position, unreadable)
-        return unreadable
-
-    def result(self, tally: "Tally") -> Batch:
-        unreadable = [message for chunk in self.chunks for message in chunk.result()]
-        tally.count(len(self.labels), unreadable)
-        return self.images, self.labels
-
-
-def example(plan: Plan, step: int, position: int, unreadable: list[str]) -> tuple[np.ndarray, int]:
-    """Image uint8 [size, size, 3] and label; appends the messages of the records that were passed over."""
-    for index in plan.candidates(step, position):
+    Raises UserError if there is none among the next hundred.
+    """
+    unreadable: list[str] = []
+    choose = lambda height, width: plan.crop(rng, height, width, plan.size)
+    for follower in range(place, place + IN_A_ROW):
+        index = plan.records[follower]
         data, label = plan.source[index]
-        rng = plan.generator(step, position)
-        choose = lambda height, width, rng=rng: plan.crop(rng, height, width, plan.size)
         try:
             image = decode_crop(data, plan.source.where(index), plan.size, choose)
         except UserError as error:
             unreadable.append(str(error))
             continue
-        return flip(rng, image) if plan.flip else image, label
+        return Example(flip(rng, image) if plan.flip else image, label, unreadable)
     raise UserError(f"{plan.source.where(index)}: neither it nor the {IN_A_ROW - 1} before it is a readable image")
 
 
@@ -169,19 +170,18 @@ class Tally:
             raise UserError(f"{found}; allowed a share of {self.allowed:g} (data.corrupt_share)")
 
 
-def eval_arrays(source: RecordSource, size: int, indices: Iterable[int], resize: int = 0, threads: int = 8) -> Batch:
-    """The middle of these records: uint8 images [n, size, size, 3] and int32 labels [n].
+def middles(source: RecordSource, batch_size: int, size: int, threads: int = 8) -> Generator[Batch, None, None]:
+    """The middle of every record in order, in batches like those of `train_batches`; the last one may be smaller.
 
-    ``resize``: length of the shorter side before cropping; 0: size * 256 / 224.
     Raises UserError for a record that cannot be read.
     """
 
-    def one(index: int) -> tuple[np.ndarray, int]:
+    def one(index: int) -> Example:
         data, label = source[index]
-        choose = partial(center_box, size=size, resize=resize)
-        return decode_crop(data, source.where(index), size, choose), label
+        return Example(decode_crop(data, source.where(index), size, partial(center_box, size=size)), label, [])
 
-    with ThreadPoolExecutor(threads) as pool:
-        examples = list(pool.map(one, indices))
-    images = np.stack([image for image, _ in examples]) if examples else np.empty((0, size, size, 3), np.uint8)
-    return images, np.array([label for _, label in examples], np.int32)
+    def batch(number: int) -> Batch:
+        indices = range(len(source))[number * batch_size : (number + 1) * batch_size]
+        return _filled(map(one, indices), len(indices), size)[0]
+
+    return prefetch(batch, 0, -(-len(source) // batch_size), threads, max(AHEAD, threads))

@@ -1,4 +1,11 @@
-"""Low-precision `Conv` and `Dense` in the places of flax.linen's: same fields, same parameters, same names."""
+"""Low-precision `Conv` and `Dense` in the places of flax.linen's: same fields, same parameters, same names.
+
+A network that takes its layers as arguments gets them so, and keeps its variables where they are:
+
+    fields = Rule("*", 2, 2).fields                                 # see `plq.layers.convert`; or name them yourself
+    expanded = Network(conv=partial(Conv, **fields(factor)))        # train, f from 1 to 0
+    served = Network(conv=partial(Conv, **fields()))                # the same variables after plq.prune.drop_ancillary
+"""
 
 import dataclasses
 from typing import Any
