@@ -80,7 +80,7 @@ def _require_same_codes(quantizer: ActivationQuantizer, scales: Scales, node: Ac
     assert node.grid is not None
     integers = node.grid.integers.astype(np.float32)
     middles = (integers[1:] + integers[:-1]) / 2
-    v = [integers, middles - BESIDE, middles + BESIDE, 2 * integers[[0, -1]] - 3, 2 * integers[[0, -1]] + 3]
+    v: Any = [integers, middles - BESIDE, middles + BESIDE, 2 * integers[[0, -1]] - 3, 2 * integers[[0, -1]] + 3]
     x = (np.concatenate(v) * node.divisor / node.factor).astype(np.float32)
     like = dataclasses.replace(node, scale=1.0, divisor=1.0, factor=1.0)  # so that units share a compilation
     found = _integers(like, x, np.float32(node.divisor), np.float32(node.factor)) * np.float32(node.scale)
