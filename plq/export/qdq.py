@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from onnx import TensorProto
 
-from plq.export.requantize import exceeds_pair, expansion_of, requantize
+from plq.export.requantize import is_exact, requantize
 from plq.export.steps import steps_of
 from plq.export.translate import Function, Translator, onnx_layout
 from plq.export.units import INT8, UINT8, Unit, find_units, fits_int8, only_reader
@@ -108,18 +108,31 @@ class QDQ(Translator):
             bias = self.writer.constant(self.graph.tensors[reader.tensor("shift")], reader.tensor("shift"))
             result = reader.name
             self.inside.add(result)
-        weights = self.scaled_weights(node, scale)
-        self.reals[result] = self.multiply(node, self.real(node.inputs[0]), weights, bias)
+        x = node.inputs[0]
+        if x in self.codes:
+            scale = scale * self.codes[x].scale
+            x = self.unscaled(self.codes[x])
+        else:
+            x = self.reals[x]
+        self.reals[result] = self.multiply(node, x, self.scaled_weights(node, scale), bias)
+
+    def unscaled(self, codes: Codes) -> str:
+        """code - zero as float32. No DequantizeLinear: ONNX Runtime would quantize the float weights behind one."""
+        x = self.writer.add("Cast", [codes.name], f"{codes.name}/float", to=TensorProto.FLOAT)
+        if codes.zero:
+            zero = self.writer.constant(np.float32(codes.zero), f"zero/{codes.zero}.0")
+            x = self.writer.add("Sub", [x, zero], f"{codes.name}/integer")
+        return x
 
     def scaled_weights(self, node: Product, factor: np.ndarray | np.float32) -> str:
-        """Weights times a factor per channel; quantized ones are stored as integers and scaled when the model is loaded."""
+        """Weights times a factor per channel; quantized ones are stored as integers, to be scaled once, at loading."""
         kernel, grid = self.graph.tensors[node.tensor("kernel")], node.grid
         if grid is None:
             return self.writer.constant(onnx_layout(kernel * factor), node.tensor("kernel"))
-        dtype = np.int8 if grid.largest <= INT8 else np.int16
-        integers = self.writer.constant(onnx_layout(grid.integers[kernel].astype(dtype)), node.tensor("kernel"))
+        integers = grid.integers[kernel].astype(np.int8 if grid.largest <= INT8 else np.int16)
         scale = self.graph.tensors[node.tensor("scale")] * factor / np.float32(grid.multiple)
-        weights = self.writer.add("Cast", [integers], f"{node.name}/integers", to=TensorProto.FLOAT)
+        weights = self.writer.constant(onnx_layout(integers), node.tensor("kernel"))
+        weights = self.writer.add("Cast", [weights], f"{node.name}/integers", to=TensorProto.FLOAT)
         scale = self.writer.constant(onnx_layout(scale.astype(np.float32)), node.tensor("scale"))
         return self.writer.add("Mul", [weights, scale], f"{node.name}/weights")
 
@@ -138,11 +151,21 @@ class QDQ(Translator):
         for op, role in (("Div", "divisor"), ("Mul", "factor")):
             number = self.writer.constant(np.float32(getattr(node, role)), f"{node.name}/{role}")
             x = self.writer.add(op, [x, number], f"{node.name}/{op.lower()}")
-        return self.code_levels(node, x, 1.0)
+        return self.nearest_levels(node, x, 1)
 
-    def code_levels(self, node: Activation, v: str, unit: float) -> Codes:
-        """The integers of a grid with levels, in the place of codes."""
-        level = self.level(node, v, unit)
+    def nearest_levels(self, node: Activation, v: str, parts: int) -> Codes:
+        """A grid's own integers in the place of codes, by comparing v, in ``parts``-ths of an integer, with the middles."""
+        integers, terms = cast(Grid, node.grid).integers, []
+        for low, high in zip(integers[:-1], integers[1:], strict=True):
+            middle = self.writer.constant(np.float32((low + high) * parts / 2), f"{node.name}/middle")
+            term = self.writer.add("GreaterOrEqual", [v, middle], f"{node.name}/reached")
+            term = self.writer.add("Cast", [term], f"{node.name}/step", to=TensorProto.FLOAT)
+            if high - low != 1:
+                height = self.writer.constant(np.float32(high - low), f"{node.name}/height")
+                term = self.writer.add("Mul", [term, height], f"{node.name}/rise")
+            terms.append(term)
+        terms += [self.writer.constant(np.float32(integers[0]), f"{node.name}/lowest")] if integers[0] else []
+        level = self.writer.add("Sum", terms, f"{node.name}/level")
         name = self.writer.add("Cast", [level], f"{node.name}/codes", to=TensorProto.UINT8)
         return Codes(name, np.float32(node.scale), np.uint8(0))
 
@@ -154,7 +177,7 @@ class QDQ(Translator):
             codes = dataclasses.replace(codes, name=self.pooled(pool, codes.name))
         if unit.grid.levels:
             steps = self.writer.add("Cast", [codes.name], f"{node.name}/float", to=TensorProto.FLOAT)
-            return self.code_levels(node, steps, 0.5)
+            return self.nearest_levels(node, steps, 2)
         if unit.residual:
             terms = [self.dequantized(codes), self.real(unit.residual)]
             return self.quantize(self.writer.add("Add", terms, f"{node.name}/sum"), node.name, node.scale, 0, most)
@@ -168,9 +191,9 @@ class QDQ(Translator):
         product, steps = unit.product, steps_of(self.graph, unit)
         codes = self.codes[product.inputs[0]]
         scale = np.float32(unit.activation.scale / (2 if unit.grid.levels else 1))
-        operands = int(np.abs(steps.kernel).max()), largest_code(cast(Grid, self.graph.values[product.inputs[0]].grid))
-        found = requantize(steps, expansion_of(*operands), codes.scale, scale)
-        zero, kind = (SIGNED_ZERO, np.uint8) if exceeds_pair(*operands) else (0, np.int8)
+        largest = largest_code(cast(Grid, self.graph.values[product.inputs[0]].grid))
+        found = requantize(steps, largest, codes.scale, scale)
+        zero, kind = (0, np.int8) if is_exact(found.kernel, largest) else (SIGNED_ZERO, np.uint8)
         taken, lost = int(steps.reached.sum()), found.misplaced
         self.kernels.append(Kernel(product.name, f"uint8 x {kind.__name__}", "", taken, lost))
         weights = self.operand(product, "kernel", onnx_layout(found.kernel + zero).astype(kind), found.scale, zero)

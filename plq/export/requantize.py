@@ -36,29 +36,33 @@ class Requantization:
     misplaced: int
 
 
-def expansion_of(largest_weight: int, largest_input: int) -> int:
-    """The factor of the weights: within int8, and two products within 16 bits; 1 if nothing larger is."""
-    return max(1, min(INT8, PAIR // (2 * largest_input)) // largest_weight)
+def expansions(kernel: np.ndarray, largest_input: int) -> np.ndarray:
+    """For each output channel the factor of its weights, int [channels]: as large as `is_exact` and int8 allow, or 1."""
+    largest = np.abs(kernel).max(tuple(range(kernel.ndim - 1)))
+    return np.maximum(1, min(INT8, PAIR // (2 * largest_input)) // np.maximum(1, largest))
 
 
-def exceeds_pair(largest_weight: int, largest_input: int) -> bool:
-    """Whether the sum of two products needs more than 16 bits, so that uint8 x int8 kernels without VNNI saturate."""
-    return 2 * largest_weight * largest_input > PAIR
+def is_exact(kernel: np.ndarray, largest_input: int) -> bool:
+    """Whether no two products exceed 16 bits, in which uint8 x int8 kernels of x86 without VNNI add them, saturating."""
+    return 2 * int(np.abs(kernel).max()) * largest_input <= PAIR
 
 
-def requantize(steps: Steps, expansion: int, input_scale: float, output_scale: float) -> Requantization:
-    """The integers with which a kernel takes these steps."""
+def requantize(steps: Steps, largest_input: int, input_scale: float, output_scale: float) -> Requantization:
+    """The integers with which a kernel takes these steps. ``largest_input``: of the uint8 codes."""
     moving = steps.reached.any(1)
-    fits = [fit(steps, channel, expansion) if moving[channel] else rest(steps, channel) for channel in range(moving.size)]
+    expansion = expansions(steps.kernel, largest_input) * moving
+    fits = [
+        fit(steps, channel, int(expansion[channel])) if moving[channel] else rest(steps, channel)
+        for channel in range(moving.size)
+    ]
     multiplier, bias = (np.array(column) for column in zip(*fits, strict=True))
-    kernel = steps.kernel * expansion * moving
     scale = np.float32(multiplier * np.float32(output_scale) / np.float32(input_scale))
     realized = np.float32(input_scale) * scale / np.float32(output_scale)
     misplaced = sum(
-        misplaced_steps(steps, channel, expansion, bias[channel], realized[channel])
+        misplaced_steps(steps, channel, expansion[channel], bias[channel], realized[channel])
         for channel in np.flatnonzero(moving)
     )
-    return Requantization(kernel, bias.astype(np.int32), scale, misplaced)
+    return Requantization(steps.kernel * expansion, bias.astype(np.int32), scale, misplaced)
 
 
 def rest(steps: Steps, channel: int) -> tuple[float, int]:

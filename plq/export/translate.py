@@ -143,21 +143,6 @@ class Translator:
         """The real numbers on the node's grid, from h(x)."""
         raise NotImplementedError(f"{type(self).__name__}.quantized")
 
-    def level(self, node: Activation, v: str, unit: float) -> str:
-        """The levels, float32, of values before rounding that are given in units of ``unit`` levels: by comparisons."""
-        assert node.grid is not None
-        integers, terms = node.grid.integers, []
-        for low, high in zip(integers[:-1], integers[1:], strict=True):
-            middle = self.writer.constant(np.float32((low + high) / 2 / unit), f"{node.name}/middle")
-            term = self.writer.add("GreaterOrEqual", [v, middle], f"{node.name}/reached")
-            term = self.writer.add("Cast", [term], f"{node.name}/step", to=TensorProto.FLOAT)
-            if high - low != 1:
-                height = self.writer.constant(np.float32(high - low), f"{node.name}/height")
-                term = self.writer.add("Mul", [term, height], f"{node.name}/step")
-            terms.append(term)
-        terms += [self.writer.constant(np.float32(integers[0]), f"{node.name}/lowest")] if integers[0] else []
-        return self.writer.add("Sum", terms, f"{node.name}/level")
-
     def halve(self, node: Halve) -> None:
         self.unchanged(node, lambda x, zero: self.pooled(node, x))
 
