@@ -20,8 +20,7 @@ from plq.checkpoint.match import leaf_shapes, require_same_leaves
 from plq.checkpoint.model_file import read_model
 from plq.checkpoint.store import open_store
 from plq.data.augment import normalize
-from plq.data.crops import center_crop
-from plq.data.images import resize
+from plq.data.fit import fit_batch, fit_image
 from plq.errors import UserError
 from plq.models.registry import Architecture
 from plq.variables import KEPT, flatten, is_ancillary
@@ -50,18 +49,11 @@ class Model:
 
         Raises UserError for images of another type or number of channels.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != self.image_shape[2]:
-            found = f"{images.dtype} {list(images.shape)}"
-            raise UserError(f"images: found {found}, allowed uint8 [batch, height, width, {self.image_shape[2]}]")
-        if images.shape[1:3] != self.image_shape[:2]:
-            images = np.stack([self.fitted(image) for image in images])
-        return self._logits(self.variables, images)
+        return self._logits(self.variables, fit_batch(images, self.image_shape, self.fit))
 
     def fitted(self, image: np.ndarray) -> np.ndarray:
         """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
-        size = self.image_shape[0]
-        return center_crop(image, size) if self.fit == "center" else resize(image, size)
+        return fit_image(image, self.image_shape[0], self.fit)
 
     @cached_property
     def _logits(self):

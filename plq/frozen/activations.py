@@ -28,25 +28,24 @@ BESIDE = 1e-3  # of a step: nearer to a boundary the last bit of a quotient deci
 class Formula:
     """How a quantizer gets from x to what it rounds; see `Activation`.
 
-    ``in_float``: the non-linearity at 32 bits. ``divisor``: the learned scale that x is divided by, if any.
-    ``times_top``: whether the quotient is multiplied by the grid's last level.
+    ``in_float``: the non-linearity at 32 bits. ``clip``: what x is divided by before it is multiplied by the grid's
+    last level, 1 or the name of a learned scale; empty: x is divided by the grid's scale, and that is all.
     """
 
     in_float: str
     nonlinearity: str = "identity"
-    divisor: str = ""
-    times_top: bool = True
+    clip: str = ""
     rounding: str = "half_even"
 
 
 FORMULAS: dict[type[ActivationQuantizer], Formula] = {
-    AbsActivation: Formula("abs_clip", "abs"),
-    ClipActivation: Formula("clip", rounding="half_up"),
+    AbsActivation: Formula("abs_clip", "abs", clip="1"),
+    ClipActivation: Formula("clip", clip="1", rounding="half_up"),
     ReluActivation: Formula("relu"),
-    PACTActivation: Formula("relu", divisor="alpha"),
-    LSQActivation: Formula("relu", divisor="step", times_top=False),
-    LSQPlusActivation: Formula("hard_swish", "hard_swish", "step", times_top=False),
-    APoTActivation: Formula("relu", divisor="alpha"),
+    PACTActivation: Formula("relu", clip="alpha"),
+    LSQActivation: Formula("relu"),
+    LSQPlusActivation: Formula("hard_swish", "hard_swish"),
+    APoTActivation: Formula("relu"),
 }
 
 
@@ -62,13 +61,14 @@ def activation_fields(quantizer: ActivationQuantizer, scales: Scales) -> dict[st
         return {"nonlinearity": formula.in_float}
     like = quantizer.quantize(jnp.zeros((1, 1)), scales)
     levels = None if like.levels is None else tuple(map(int, like.levels))
-    grid = Grid(quantizer.bits, float(like.offset), levels)
+    grid, scale = Grid(quantizer.bits, float(like.offset), levels), float(like.scale)
+    learned = {name: float(positive(value)) for name, value in scales.items()}
     fields: dict[str, Any] = {
         "nonlinearity": formula.nonlinearity,
         "grid": grid,
-        "scale": float(like.scale),
-        "divisor": float(positive(scales[formula.divisor])) if formula.divisor else 1.0,
-        "factor": float(grid.integers[-1]) if formula.times_top else 1.0,
+        "scale": scale,
+        "divisor": {"1": 1.0, "": scale, **learned}[formula.clip],
+        "factor": float(grid.integers[-1]) if formula.clip else 1.0,
         "rounding": formula.rounding,
     }
     _require_same_codes(quantizer, scales, Activation("activation", ("x",), **fields))
@@ -80,7 +80,7 @@ def _require_same_codes(quantizer: ActivationQuantizer, scales: Scales, node: Ac
     assert node.grid is not None
     integers = node.grid.integers.astype(np.float32)
     middles = (integers[1:] + integers[:-1]) / 2
-    v = [integers, middles - BESIDE, middles + BESIDE, 2 * integers[[0, -1]] - 3, 2 * integers[[0, -1]] + 3]
+    v: Any = [integers, middles - BESIDE, middles + BESIDE, 2 * integers[[0, -1]] - 3, 2 * integers[[0, -1]] + 3]
     x = (np.concatenate(v) * node.divisor / node.factor).astype(np.float32)
     like = dataclasses.replace(node, scale=1.0, divisor=1.0, factor=1.0)  # so that units share a compilation
     found = _integers(like, x, np.float32(node.divisor), np.float32(node.factor)) * np.float32(node.scale)

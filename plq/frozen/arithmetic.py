@@ -16,7 +16,7 @@ NONLINEARITY: dict[str, Callable[[Array], Array]] = {
     "clip": lambda x: jnp.clip(x, 0.0, 1.0),
     "abs": jnp.abs,
     "abs_clip": lambda x: jnp.minimum(1.0, jnp.abs(x)),
-    "hard_swish": lambda x: x * jnp.clip(x + 3, 0, 6) * np.float32(1 / 6),
+    "hard_swish": lambda x: x * (jnp.clip(x + 3, 0, 6) * np.float32(1 / 6)),
 }
 ROUNDING: dict[str, Callable[[Array], Array]] = {"half_even": jnp.round, "half_up": lambda x: jnp.floor(x + 0.5)}
 

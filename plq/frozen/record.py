@@ -123,32 +123,49 @@ def recording_kit(kit: Kit, recorder: Recorder) -> Kit:
 def _maker(make: Callable[..., nn.Module], recorder: Recorder) -> Callable[..., Any]:
     def recording_unit(*args: Any, **fields: Any) -> Callable[..., Tensor]:
         unit = make(*args, **fields, parent=None)
-        if type(unit) is not Unit:
+        if type(unit).__name__ not in WRITERS:
             raise UserError(f"{unit.name}: a {type(unit).__name__} cannot be written down")
-        return lambda x, train=False, residual=None: write_unit(recorder, unit, x, residual)
+        for field in dataclasses.fields(unit):
+            if field.name not in READ | WITHOUT_EFFECT and getattr(unit, field.name) != field.default:
+                raise UserError(f"{unit.name}: its {field.name} cannot be written down")
+        return partial(_write, recorder, unit)
 
     return recording_unit
 
 
+def _write(recorder: Recorder, unit: Any, x: Tensor, train: bool = False, residual: Tensor | None = None) -> Tensor:
+    del train
+    recorder.unit = unit.name
+    y = WRITERS[type(unit).__name__](recorder, unit, x, residual)
+    recorder.unit = ""
+    return y
+
+
 def write_unit(recorder: Recorder, unit: Unit, x: Tensor, residual: Tensor | None) -> Tensor:
-    """The nodes of one unit, in its order: product, affine, residual, pooling, activation."""
-    for field in dataclasses.fields(unit):
-        if field.name not in READ | WITHOUT_EFFECT and getattr(unit, field.name) != field.default:
-            raise UserError(f"{unit.name}: its {field.name} cannot be written down")
-    recorder.unit = str(unit.name)
+    """The nodes of a `Unit`, in its order: product, affine, residual, pooling, activation."""
     y = _product(recorder, unit, x)
     if unit.use_norm or unit.use_bias:
-        scale, shift = _affine(recorder, unit)
-        name = recorder.name("norm" if unit.use_norm else "bias")
-        y = recorder.append(Affine(name, (y.name,)), y.shape, scale=scale, shift=shift)
+        y = _affine(recorder, "norm" if unit.use_norm else "bias", y, *_norm_and_bias(recorder, unit))
     if residual is not None:
         y = y + residual
     if unit.pool is not None:
         y = unit.pool(y)  # type: ignore[arg-type, assignment]
-    if unit.activation is not None:
-        y = _activation(recorder, unit.activation, ("params", recorder.unit, "act"), y)
-    recorder.unit = ""
-    return y
+    return y if unit.activation is None else _activation(recorder, unit.activation, y)
+
+
+def write_entry(recorder: Recorder, entry: Any, x: Tensor, residual: None) -> Tensor:
+    """The nodes of an `Entry`: batch norm and activation, or from [-1, 1] to the activation's grid."""
+    del residual
+    if entry.use_norm:
+        y = _affine(recorder, "norm", x, *_norm(recorder, entry.epsilon, 0.0))
+        return _activation(recorder, entry.activation, y)
+    if entry.activation.bits == FLOAT_BITS:
+        return x
+    half = np.full(x.shape[-1], 0.5)
+    return _activation(recorder, entry.activation, _affine(recorder, "middle", x, half, half))
+
+
+WRITERS: dict[str, Callable[..., Tensor]] = {"Unit": write_unit, "Entry": write_entry}
 
 
 def _product(recorder: Recorder, unit: Unit, x: Tensor) -> Tensor:
@@ -195,22 +212,28 @@ def _quantize(kernel: Any, scales: Any, quantizer: WeightQuantizer) -> Quantized
     return quantizer.quantize(kernel, scales)
 
 
-def _affine(recorder: Recorder, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
-    """Bias and batch norm with its statistics as one scale and one shift per channel, folded in float64."""
-    shift = np.zeros(unit.features)
-    if unit.use_bias:
-        shift = recorder.leaf("params", recorder.unit, "conv", "bias").astype(np.float64)
-    if not unit.use_norm:
-        return np.ones(unit.features), shift
-    trained = [recorder.leaf("params", recorder.unit, "norm", name).astype(np.float64) for name in ("scale", "bias")]
-    mean, var = (recorder.leaf("batch_stats", recorder.unit, "norm", n).astype(np.float64) for n in ("mean", "var"))
-    scale = trained[0] / np.sqrt(var + unit.epsilon)
-    return scale, trained[1] + (shift - mean) * scale
+def _affine(recorder: Recorder, name: str, x: Tensor, scale: np.ndarray, shift: np.ndarray) -> Tensor:
+    return recorder.append(Affine(recorder.name(name), (x.name,)), x.shape, scale=scale, shift=shift)
 
 
-def _activation(recorder: Recorder, quantizer: ActivationQuantizer, path: tuple[str, ...], x: Tensor) -> Tensor:
+def _norm_and_bias(recorder: Recorder, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
+    """What a unit does to each channel after its product: scale and shift."""
+    bias = recorder.leaf("params", recorder.unit, "conv", "bias") if unit.use_bias else np.zeros(unit.features)
+    return _norm(recorder, unit.epsilon, bias) if unit.use_norm else (np.ones(unit.features), bias)
+
+
+def _norm(recorder: Recorder, epsilon: float, bias: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift of batch norm with its statistics, after a bias; folded in float64."""
+    gamma, beta = (recorder.leaf("params", recorder.unit, "norm", name) for name in ("scale", "bias"))
+    mean, variance = (recorder.leaf("batch_stats", recorder.unit, "norm", name) for name in ("mean", "var"))
+    scale = gamma / np.sqrt(variance.astype(np.float64) + epsilon)
+    return scale, beta + (bias - mean.astype(np.float64)) * scale
+
+
+def _activation(recorder: Recorder, quantizer: ActivationQuantizer, x: Tensor) -> Tensor:
+    """What the activation of the unit at hand does."""
     names = () if quantizer.bits == FLOAT_BITS else quantizer.scale_names
-    scales = {name: jnp.asarray(recorder.leaf(*path, name)) for name in names}
+    scales = {name: jnp.asarray(recorder.leaf("params", recorder.unit, "act", name)) for name in names}
     fields = activation_fields(quantizer, scales)
     return recorder.append(Activation(recorder.name("act"), (x.name,), **fields), x.shape)
 

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Protocol, runtime_checkable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -60,7 +59,8 @@ def halve(x: Array) -> Array:
 @operation
 def max_pool(x: Array, *, window: int, stride: int, padding: str | Pads) -> Array:
     """The largest of each window x window pixels."""
-    return nn.max_pool(x, (window, window), (stride, stride), padding)
+    around = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), around)
 
 
 @operation
@@ -73,7 +73,7 @@ def global_mean(x: Array) -> Array:
     """
     pixels = x.reshape(x.shape[0], -1, x.shape[-1])
     weights = jnp.full(pixels.shape[1], 1 / pixels.shape[1], jnp.float32)
-    return jnp.einsum("bpc,p->bc", pixels, weights, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("bpc,p->bc", pixels, weights, precision=lax.Precision.HIGHEST)
 
 
 @operation

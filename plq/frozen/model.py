@@ -1,0 +1,74 @@
+"""A frozen model in use: one file, and nothing of the training framework.
+
+model = plq.load("model.plq")
+logits = model(images)                            # uint8 [batch, height, width, channels]
+"""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from plq.data.fit import fit_batch, fit_image
+from plq.errors import UserError
+from plq.frozen.file import Frozen, read
+from plq.frozen.run import Arrays, Runner, plan
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenModel:
+    """A network of few-bit integers with everything needed to feed it an image; used like `plq.inference.Model`."""
+
+    frozen: Frozen
+    runner: Runner
+
+    def __call__(self, images: np.ndarray) -> Array:
+        """Logits, float32 [batch, classes], of uint8 images [batch, height, width, channels] of any size.
+
+        Raises UserError for images of another type or number of channels.
+        """
+        return self._logits(self._arrays, fit_batch(images, self.image_shape, self.frozen.fit))
+
+    def fitted(self, image: np.ndarray) -> np.ndarray:
+        """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
+        return fit_image(image, self.image_shape[0], self.frozen.fit)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+        return self.frozen.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[height, width, channels] of what the network sees."""
+        return self.frozen.graph.image_shape
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Where the model comes from: "config" is the run's, "freezing" what was measured."""
+        return self.frozen.training
+
+    @cached_property
+    def _arrays(self) -> Arrays:
+        return jax.device_put(self.runner.arrays)
+
+    @cached_property
+    def _logits(self):
+        return jax.jit(self.runner.logits)
+
+
+def load(path: str | Path) -> FrozenModel:
+    """Read a frozen model. Raises UserError, in one line, for anything else."""
+    return from_frozen(read(Path(path)), str(path))
+
+
+def from_frozen(frozen: Frozen, source: str = "model") -> FrozenModel:
+    """The model of a file's content in hand. Raises UserError if it cannot be computed exactly."""
+    try:
+        return FrozenModel(frozen, plan(frozen.graph))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
