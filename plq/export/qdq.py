@@ -51,6 +51,7 @@ class QDQ(Translator):
         super().__init__(graph, preprocessing)
         self.codes: dict[str, Codes] = {}
         self.kernels: list[Kernel] = []
+        self.slack: dict[str, float] = {}  # by the name of an activation: one sum, in steps, if one is misplaced
         self.units: dict[str, Unit] = {}  # by the name of the activation
         self.reasons: dict[str, str] = {}  # by the name of the product
         for name, unit in find_units(graph).items():
@@ -194,8 +195,10 @@ class QDQ(Translator):
         largest = largest_code(cast(Grid, self.graph.values[product.inputs[0]].grid))
         found = requantize(steps, largest, codes.scale, scale)
         zero, kind = (0, np.int8) if is_exact(found.kernel, largest) else (SIGNED_ZERO, np.uint8)
-        taken, lost = int(steps.reached.sum()), found.misplaced
+        taken, lost = int(steps.reached.sum()), int(found.misplaced.sum())
         self.kernels.append(Kernel(product.name, f"uint8 x {kind.__name__}", "", taken, lost))
+        widest = steps.slope[found.misplaced > 0].max(initial=0)
+        self.slack[unit.activation.name] = float(widest) / (2 if unit.grid.levels else 1)
         weights = self.operand(product, "kernel", onnx_layout(found.kernel + zero).astype(kind), found.scale, zero)
         bias = self.operand(product, "bias", found.bias, found.scale * codes.scale, 0)
         result = self.multiply(product, self.dequantized(codes), weights, bias)

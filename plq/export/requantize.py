@@ -27,13 +27,13 @@ class Requantization:
     kernel     int32, in the shape of the product's, expansion included
     bias       int32 [channels]
     scale      float32 [channels], of the kernel: multiplier = input scale * scale / output scale
-    misplaced  how many steps, of all channels, come at another sum than in the network
+    misplaced  int [channels]: how many steps come at another sum than in the network; at the one before or behind it
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     scale: np.ndarray
-    misplaced: int
+    misplaced: np.ndarray
 
 
 def expansions(kernel: np.ndarray, largest_input: int) -> np.ndarray:
@@ -58,10 +58,9 @@ def requantize(steps: Steps, largest_input: int, input_scale: float, output_scal
     multiplier, bias = (np.array(column) for column in zip(*fits, strict=True))
     scale = np.float32(multiplier * np.float32(output_scale) / np.float32(input_scale))
     realized = np.float32(input_scale) * scale / np.float32(output_scale)
-    misplaced = sum(
-        misplaced_steps(steps, channel, expansion[channel], bias[channel], realized[channel])
-        for channel in np.flatnonzero(moving)
-    )
+    misplaced = np.zeros(moving.size, int)
+    for channel in np.flatnonzero(moving):
+        misplaced[channel] = misplaced_steps(steps, channel, expansion[channel], bias[channel], realized[channel])
     return Requantization(steps.kernel * expansion, bias.astype(np.int32), scale, misplaced)
 
 
