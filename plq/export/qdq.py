@@ -5,6 +5,7 @@ with the integers of `plq.export.requantize`. All others are written in float, o
 """
 
 import dataclasses
+import itertools
 from typing import cast
 
 import numpy as np
@@ -26,8 +27,8 @@ class Codes:
     """A uint8 ONNX value that stands for (code - zero) * scale."""
 
     name: str
-    scale: np.float32
-    zero: np.uint8
+    scale: float
+    zero: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +73,13 @@ class QDQ(Translator):
 
     def quantize(self, x: str, name: str, scale: float, zero: float, most: int = UINT8) -> Codes:
         """Codes round(x / scale) + zero, from 0 to ``most``."""
-        codes = Codes(name, np.float32(scale), np.uint8(zero))
+        codes = Codes(name, scale, int(zero))
         y = self.writer.add("QuantizeLinear", [x, *self.scale_and_zero(codes)], name)
         return self.clipped(dataclasses.replace(codes, name=y), most)
 
     def scale_and_zero(self, codes: Codes) -> list[str]:
-        scale = self.writer.constant(codes.scale, f"scale/{codes.scale:.6g}")
-        return [scale, self.writer.constant(codes.zero, f"zero/{codes.zero}")]
+        scale = self.writer.constant(np.float32(codes.scale), f"scale/{codes.scale:.6g}")
+        return [scale, self.writer.constant(np.uint8(codes.zero), f"zero/{codes.zero}")]
 
     def clipped(self, codes: Codes, most: int) -> Codes:
         if most >= UINT8:
@@ -91,7 +92,7 @@ class QDQ(Translator):
         if codes is None:
             super().unchanged(node, function)
         else:
-            self.codes[node.name] = dataclasses.replace(codes, name=function(codes.name, codes.zero))
+            self.codes[node.name] = dataclasses.replace(codes, name=function(codes.name, np.uint8(codes.zero)))
 
     def conv(self, node: Conv) -> None:
         self.product(node)
@@ -103,7 +104,7 @@ class QDQ(Translator):
         """A product in float, together with the bias or batch norm that follows it."""
         self.kernels.append(Kernel(node.name, "float", self.reasons[node.name]))
         reader = only_reader(self.graph, node.name)
-        scale, bias, result = np.float32(1), "", node.name
+        scale, bias, result = np.ones(1, np.float32), "", node.name
         if isinstance(reader, Affine):
             scale = self.graph.tensors[reader.tensor("scale")]
             bias = self.writer.constant(self.graph.tensors[reader.tensor("shift")], reader.tensor("shift"))
@@ -111,7 +112,7 @@ class QDQ(Translator):
             self.inside.add(result)
         x = node.inputs[0]
         if x in self.codes:
-            scale = scale * self.codes[x].scale
+            scale = scale * np.float32(self.codes[x].scale)
             x = self.unscaled(self.codes[x])
         else:
             x = self.reals[x]
@@ -125,7 +126,7 @@ class QDQ(Translator):
             x = self.writer.add("Sub", [x, zero], f"{codes.name}/integer")
         return x
 
-    def scaled_weights(self, node: Product, factor: np.ndarray | np.float32) -> str:
+    def scaled_weights(self, node: Product, factor: np.ndarray) -> str:
         """Weights times a factor per channel; quantized ones are stored as integers, to be scaled once, at loading."""
         kernel, grid = self.graph.tensors[node.tensor("kernel")], node.grid
         if grid is None:
@@ -155,9 +156,9 @@ class QDQ(Translator):
         return self.nearest_levels(node, x, 1)
 
     def nearest_levels(self, node: Activation, v: str, parts: int) -> Codes:
-        """A grid's own integers in the place of codes, by comparing v, in ``parts``-ths of an integer, with the middles."""
+        """A grid's own integers in the place of codes: v, in ``parts``-ths of an integer, compared with all middles."""
         integers, terms = cast(Grid, node.grid).integers, []
-        for low, high in zip(integers[:-1], integers[1:], strict=True):
+        for low, high in itertools.pairwise(integers):
             middle = self.writer.constant(np.float32((low + high) * parts / 2), f"{node.name}/middle")
             term = self.writer.add("GreaterOrEqual", [v, middle], f"{node.name}/reached")
             term = self.writer.add("Cast", [term], f"{node.name}/step", to=TensorProto.FLOAT)
@@ -168,7 +169,7 @@ class QDQ(Translator):
         terms += [self.writer.constant(np.float32(integers[0]), f"{node.name}/lowest")] if integers[0] else []
         level = self.writer.add("Sum", terms, f"{node.name}/level")
         name = self.writer.add("Cast", [level], f"{node.name}/codes", to=TensorProto.UINT8)
-        return Codes(name, np.float32(node.scale), np.uint8(0))
+        return Codes(name, node.scale, 0)
 
     def fused(self, unit: Unit) -> Codes:
         """The codes that a unit gives, computed by an integer kernel."""
@@ -191,7 +192,7 @@ class QDQ(Translator):
         """The integers behind the product, rounded and not yet clipped, with 0 in the middle if they are signed."""
         product, steps = unit.product, steps_of(self.graph, unit)
         codes = self.codes[product.inputs[0]]
-        scale = np.float32(unit.activation.scale / (2 if unit.grid.levels else 1))
+        scale = unit.activation.scale / (2 if unit.grid.levels else 1)
         largest = largest_code(cast(Grid, self.graph.values[product.inputs[0]].grid))
         found = requantize(steps, largest, codes.scale, scale)
         zero, kind = (0, np.int8) if is_exact(found.kernel, largest) else (SIGNED_ZERO, np.uint8)
@@ -200,9 +201,10 @@ class QDQ(Translator):
         widest = steps.slope[found.misplaced > 0].max(initial=0)
         self.slack[unit.activation.name] = float(widest) / (2 if unit.grid.levels else 1)
         weights = self.operand(product, "kernel", onnx_layout(found.kernel + zero).astype(kind), found.scale, zero)
-        bias = self.operand(product, "bias", found.bias, found.scale * codes.scale, 0)
+        bias = self.operand(product, "bias", found.bias, found.scale * np.float32(codes.scale), 0)
         result = self.multiply(product, self.dequantized(codes), weights, bias)
-        return self.quantize(result, f"{product.name}/steps", scale, SIGNED_ZERO if unit.is_signed else -unit.grid.offset)
+        middle = SIGNED_ZERO if unit.is_signed else -unit.grid.offset
+        return self.quantize(result, f"{product.name}/steps", scale, middle)
 
     def operand(self, node: Product, role: str, integers: np.ndarray, scale: np.ndarray, zero: int) -> str:
         """A constant operand with one scale per output channel, dequantized."""

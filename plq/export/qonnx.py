@@ -47,7 +47,7 @@ class QONNX(Translator):
         grid = cast(Grid, node.grid)
         if grid.levels is None:
             mode = ROUNDING[node.rounding]
-            scale = np.float32(node.scale)
+            scale = np.array(node.scale)
             return self.quant(x, node.name, scale, -grid.offset, grid.bits, signed=0, narrow=0, rounding_mode=mode)
         return self.threshold(node, grid, x)
 
@@ -55,16 +55,16 @@ class QONNX(Translator):
         """A MultiThreshold node, which counts the thresholds reached: one that rises by n is there n times."""
         integers = grid.integers
         middles = (integers[:-1] + integers[1:]) / 2 * node.divisor / node.factor
-        thresholds = np.float32(np.repeat(middles, np.diff(integers)))[None]
+        thresholds = np.repeat(middles, np.diff(integers)).astype(np.float32)[None]
         numbers = {"out_scale": node.scale, "out_bias": node.scale * float(integers[0]), "out_dtype": "FLOAT32"}
         inputs = [x, self.writer.constant(thresholds, f"{node.name}/thresholds")]
         return self.writer.add("MultiThreshold", inputs, node.name, domain=DOMAIN, **numbers)
 
     def quant(self, x: str, name: str, scale: np.ndarray, zero: float, bits: int, **attributes: int | str) -> str:
         """A Quant node: (round(clip(x / scale + zero)) - zero) * scale."""
-        numbers = {"scale": np.float32(scale), "zero": np.float32(zero), "bits": np.float32(bits)}
-        inputs = [x, *(self.writer.constant(number, f"{name}/{role}") for role, number in numbers.items())]
-        return self.writer.add("Quant", inputs, name, domain=DOMAIN, **attributes)
+        numbers = {"scale": scale, "zero": zero, "bits": bits}
+        inputs = [self.writer.constant(np.array(n, np.float32), f"{name}/{role}") for role, n in numbers.items()]
+        return self.writer.add("Quant", [x, *inputs], name, domain=DOMAIN, **attributes)
 
 
 def signed_bits(low: int, high: int) -> tuple[int, int]:

@@ -37,30 +37,30 @@ class Requantization:
 
 
 def expansions(kernel: np.ndarray, largest_input: int) -> np.ndarray:
-    """For each output channel the factor of its weights, int [channels]: as large as `is_exact` and int8 allow, or 1."""
+    """The factor of each channel's weights, int [channels]: as large as `is_exact` and int8 allow, or 1."""
     largest = np.abs(kernel).max(tuple(range(kernel.ndim - 1)))
     return np.maximum(1, min(INT8, PAIR // (2 * largest_input)) // np.maximum(1, largest))
 
 
 def is_exact(kernel: np.ndarray, largest_input: int) -> bool:
-    """Whether no two products exceed 16 bits, in which uint8 x int8 kernels of x86 without VNNI add them, saturating."""
+    """Whether no two products exceed 16 bits, in which x86 without VNNI adds those of uint8 and int8, saturating."""
     return 2 * int(np.abs(kernel).max()) * largest_input <= PAIR
 
 
 def requantize(steps: Steps, largest_input: int, input_scale: float, output_scale: float) -> Requantization:
     """The integers with which a kernel takes these steps. ``largest_input``: of the uint8 codes."""
-    moving = steps.reached.any(1)
+    moving = np.asarray(steps.reached.any(1))
     expansion = expansions(steps.kernel, largest_input) * moving
     fits = [
         fit(steps, channel, int(expansion[channel])) if moving[channel] else rest(steps, channel)
         for channel in range(moving.size)
     ]
     multiplier, bias = (np.array(column) for column in zip(*fits, strict=True))
-    scale = np.float32(multiplier * np.float32(output_scale) / np.float32(input_scale))
-    realized = np.float32(input_scale) * scale / np.float32(output_scale)
+    scale = (multiplier * output_scale / input_scale).astype(np.float32)
+    realized: np.ndarray = np.float32(input_scale) * scale / np.float32(output_scale)
     misplaced = np.zeros(moving.size, int)
     for channel in np.flatnonzero(moving):
-        misplaced[channel] = misplaced_steps(steps, channel, expansion[channel], bias[channel], realized[channel])
+        misplaced[channel] = misplaced_steps(steps, int(channel), expansion[channel], bias[channel], realized[channel])
     return Requantization(steps.kernel * expansion, bias.astype(np.int32), scale, misplaced)
 
 
@@ -96,7 +96,7 @@ def edges(steps: Steps, channel: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def interval(middles: np.ndarray, up: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest m > 0 with m * up > middle > m * down, for rows of [biases, steps]; upper <= lower: none."""
+    """The bounds of all m > 0 with m * up > middle > m * down, by row of [biases, steps]; lower >= upper: none."""
     with np.errstate(divide="ignore"):
         at_up, at_down = middles / up, middles / down
     lower = np.maximum(np.where(up > 0, at_up, -np.inf), np.where(down < 0, at_down, -np.inf)).max(1)
@@ -110,5 +110,5 @@ def interval(middles: np.ndarray, up: np.ndarray, down: np.ndarray) -> tuple[np.
 
 def misplaced_steps(steps: Steps, channel: int, expansion: int, bias: int, multiplier: np.float32) -> int:
     """How many steps of a channel a kernel takes at another sum, in its own float32 arithmetic."""
-    up, down = (np.rint(np.float32(expansion * sums + bias) * multiplier) for sums in edges(steps, channel))
+    up, down = (np.rint((expansion * sums + bias).astype(np.float32) * multiplier) for sums in edges(steps, channel))
     return int(((up < steps.outputs) | (down >= steps.outputs)).sum())

@@ -16,22 +16,20 @@ from plq.export.translate import LOGITS, Translator
 from plq.frozen.graph import IMAGE
 from plq.frozen.nodes import Activation, Normalize
 
-BATCH = 64
-
 
 def run_onnx(path: Path, made: QDQ) -> Exported:
     """The ONNX file by ONNX Runtime, on a CPU. ``made``: what it was translated by."""
     session = onnx_session(path.read_bytes())
 
     def logits(images: np.ndarray) -> np.ndarray:
-        batches = range(0, len(images), BATCH)
-        return np.concatenate([session.run([LOGITS], feed(made, images[i : i + BATCH]))[0] for i in batches])
+        return session.run([LOGITS], feed(made, images))[0]
 
     def integers(images: np.ndarray) -> Integers:
         model = onnx.load(path)
         inside = {name: made.codes[name] for name in quantized(made)}
-        model.graph.output.extend(helper.make_tensor_value_info(c.name, TensorProto.UINT8, None) for c in inside.values())
-        found = onnx_session(model.SerializeToString()).run([codes.name for codes in inside.values()], feed(made, images))
+        names = [codes.name for codes in inside.values()]
+        model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in names)
+        found = onnx_session(model.SerializeToString()).run(names, feed(made, images))
         signed = (array.astype(np.float32) - codes.zero for array, codes in zip(found, inside.values(), strict=True))
         return dict(zip(inside, map(channels_last, signed), strict=True))
 
@@ -39,7 +37,7 @@ def run_onnx(path: Path, made: QDQ) -> Exported:
 
 
 def onnx_session(model: bytes, threads: int = 0, optimized: str = "") -> Any:
-    """A session of ONNX Runtime. ``threads``: 0 for as many as cores. ``optimized``: file for what it makes of the model."""
+    """A session of ONNX Runtime. ``threads``: 0: one per core. ``optimized``: a file for what it makes of the model."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -69,15 +67,12 @@ def run_qonnx(path: Path, made: QONNX) -> Exported:
         model = ModelWrapper(str(path)).transform(ChangeBatchSize(len(images))).transform(InferShapes())
         return execute_onnx(model, feed(made, images), return_full_exec_context=True)
 
-    def logits(images: np.ndarray) -> np.ndarray:
-        return np.concatenate([values(images[i : i + BATCH])[LOGITS] for i in range(0, len(images), BATCH)])
-
     def integers(images: np.ndarray) -> Integers:
         found = values(images)
         scaled = {name: found[made.reals[name]] / np.float32(node.scale) for name, node in quantized(made).items()}
         return {name: channels_last(np.round(value)) for name, value in scaled.items()}
 
-    return Exported(logits, integers)
+    return Exported(lambda images: values(images)[LOGITS], integers)
 
 
 def feed(made: Translator, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -86,7 +81,7 @@ def feed(made: Translator, images: np.ndarray) -> dict[str, np.ndarray]:
         return {IMAGE: images}
     node = made.graph.nodes[0]
     assert isinstance(node, Normalize)
-    x = (images.astype(np.float32) - np.float32(node.mean)) / np.float32(node.std)
+    x = (images.astype(np.float32) - np.array(node.mean, np.float32)) / np.array(node.std, np.float32)
     return {IMAGE: np.ascontiguousarray(x.transpose(0, 3, 1, 2))}
 
 

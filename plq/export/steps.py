@@ -56,7 +56,7 @@ def steps_of(graph: Graph, unit: Unit) -> Steps:
 
 
 def outputs_of(unit: Unit) -> np.ndarray:
-    """The integers that a kernel has to tell from those below. With levels: twice the midpoints, else the grid's own."""
+    """The integers that a kernel has to tell from those below: the grid's own, or, with levels, twice the midpoints."""
     integers = unit.grid.integers
     if unit.grid.levels:
         return integers[1:] + integers[:-1]

@@ -61,9 +61,9 @@ class Translator:
         if self.preprocessing:
             kind, shape = TensorProto.UINT8, [batch, height, width, channels]
         classes = self.graph.values[self.graph.output].shape[0]
-        ends = [helper.make_tensor_value_info(image, kind, shape)]
-        ends += [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, classes])]
-        return self.writer.model(*ends, properties, domains)
+        given = helper.make_tensor_value_info(image, kind, shape)
+        result = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, classes])
+        return self.writer.model(given, result, properties, domains)
 
     def real(self, name: str) -> str:
         """The ONNX value that holds a value of the graph as real numbers."""
@@ -78,7 +78,7 @@ class Translator:
         if self.preprocessing:
             x = self.writer.add("Cast", [x], f"{node.name}/float", to=TensorProto.FLOAT)
             for op, role in (("Sub", "mean"), ("Div", "std")):
-                numbers = self.writer.constant(np.float32(getattr(node, role)), f"{node.name}/{role}")
+                numbers = self.writer.constant(np.array(getattr(node, role), np.float32), f"{node.name}/{role}")
                 x = self.writer.add(op, [x, numbers], f"{node.name}/{op.lower()}")
             x = self.writer.add("Transpose", [x], node.name, perm=[0, 3, 1, 2])
         self.reals[node.name] = x
@@ -152,8 +152,9 @@ class Translator:
     def pooled(self, node: Halve | MaxPool, x: str) -> str:
         """The maxima of an ONNX value."""
         window, stride, pads = (2, 2, NO_PADS) if isinstance(node, Halve) else (node.window, node.stride, node.padding)
-        sizes = {"kernel_shape": [window] * 2, "strides": [stride] * 2, "pads": flat_pads(pads)}
-        return self.writer.add("MaxPool", [x], node.name, **sizes)
+        return self.writer.add(
+            "MaxPool", [x], node.name, kernel_shape=[window] * 2, strides=[stride] * 2, pads=flat_pads(pads)
+        )
 
     def global_mean(self, node: GlobalMean) -> None:
         x = self.writer.add("GlobalAveragePool", [self.real(node.inputs[0])], f"{node.name}/pool")
@@ -176,9 +177,9 @@ class Translator:
         cut = {"starts": [0, 0], "ends": [2**31 - 1] * 2, "axes": [2, 3], "steps": [node.stride] * 2}
 
         def shrunk(x: str, zero: Any) -> str:
-            how = [self.writer.constant(np.int64(numbers), f"{node.name}/{name}") for name, numbers in cut.items()]
+            how = [self.writer.constant(np.array(n, np.int64), f"{node.name}/{role}") for role, n in cut.items()]
             x = self.writer.add("Slice", [x, *how], f"{node.name}/slice")
-            ends = self.writer.constant(np.int64(pads), f"{node.name}/pads")
+            ends = self.writer.constant(np.array(pads, np.int64), f"{node.name}/pads")
             return self.writer.add("Pad", [x, ends, self.writer.constant(zero, f"{node.name}/zero")], node.name)
 
         self.unchanged(node, shrunk)

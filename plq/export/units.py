@@ -23,7 +23,7 @@ EVEN = ("abs", "abs_clip")  # rising on either side of 0
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """The nodes of one unit, the product first and the activation last. ``residual``: name of what is added, or empty."""
+    """The nodes of a unit, product first and activation last. ``residual``: the name of what is added, or empty."""
 
     nodes: tuple[Node, ...]
     residual: str = ""
