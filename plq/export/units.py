@@ -14,7 +14,7 @@ import numpy as np
 
 from plq.frozen.graph import Graph
 from plq.frozen.grid import Grid
-from plq.frozen.nodes import Activation, Add, Affine, Halve, MaxPool, Node, Product
+from plq.frozen.nodes import Activation, Add, Affine, Conv, Halve, MaxPool, Node, Product
 
 INT8, UINT8 = 127, 255
 RISING = ("identity", "relu", "clip")
@@ -142,6 +142,22 @@ def _check_residual(graph: Graph, unit: Unit) -> None:
         raise _Unfit("its activation takes |x| of a sum")
     if added.grid.codes > unit.grid.codes:
         raise _Unfit("what is added to it has more bits")
+
+
+def is_matrix(graph: Graph, product: Product) -> bool:
+    """Whether the product is one matrix product of uint8 codes and int8 weights, each channel with a scale of its own.
+
+    So are dense layers, and convolutions whose kernel covers the whole input.
+    """
+    try:
+        _check_product(graph, product)
+    except _Unfit:
+        return False
+    kernel = cast(Grid, product.grid).integers[graph.tensors[product.tensor("kernel")]]
+    if not fits_int8(kernel) or not isinstance(product, Conv):
+        return fits_int8(kernel)
+    covers = product.kernel_size == graph.values[product.inputs[0]].shape[:2]
+    return covers and product.groups == 1 and max(product.dilation) == 1 and not np.any(product.padding)
 
 
 def fits_int8(kernel: np.ndarray) -> bool:
