@@ -1,0 +1,135 @@
+"""Latency of a few-bit network where it is served, against the same network in float, in one run.
+
+    python benchmarks/deploy.py --threads 1 [--network svhn] [--width 1.0] [--weights dorefa] [--weight_bits 1]
+        [--activations clip] [--activation_bits 2] [--size 40] [--batches 1 64] [--repeats 9]
+
+From uint8 pixels to logits, weights as initialized (time does not depend on them). Both ONNX files are made by
+`plq.export`, the float one from the network without quantization. All variants take turns in every repeat, so that a
+slow moment of the machine hits them alike; ratios are taken within a repeat: how many times as fast as float ONNX
+Runtime. The process is bound to as many cores as there are threads.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--network", default="svhn")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--weights", default="dorefa")
+    parser.add_argument("--weight_bits", type=int, default=1)
+    parser.add_argument("--activations", default="clip")
+    parser.add_argument("--activation_bits", type=int, default=2)
+    parser.add_argument("--size", type=int, default=40)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--repeats", type=int, default=9)
+    return parser.parse_args()
+
+
+given = arguments()
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import onnxruntime
+
+from plq.export.qdq import QDQ
+from plq.export.running import onnx_session
+from plq.frozen.file import Frozen
+from plq.frozen.model import from_frozen
+from plq.frozen.record import record
+from plq.inference import Model
+from plq.layers.kit import Precision
+from plq.models.registry import Architecture
+
+CLASSES = 10
+
+
+def model(precision: Precision) -> Model:
+    """The network with fresh weights, as it would be loaded from a stripped model."""
+    network = Architecture(given.network, CLASSES, precision, given.width).plain()
+    shape = (given.size, given.size, 3)
+    variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, *shape), np.float32))
+    names = tuple(map(str, range(CLASSES)))
+    return Model(network, variables, shape, (0.0,), (256.0,), names, "square", {})
+
+
+def frozen(model: Model) -> Frozen:
+    graph = record(model.network, model.variables, model.image_shape, model.mean, model.std)
+    return Frozen(graph, model.class_names, model.fit, {})
+
+
+def session(graph, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """ONNX Runtime on our export of a graph."""
+    made = QDQ(graph, preprocessing=True)
+    run = onnx_session(made.model("batch", {}).SerializeToString(), given.threads)
+    notes.append(f"{sum(kernel.operands != 'float' for kernel in made.kernels)} of {len(made.kernels)} layers")
+    return lambda images: run.run(None, {"image": images})[0]
+
+
+def seconds(function: Callable[[np.ndarray], object], images: np.ndarray, runs: int) -> float:
+    """Of one call, the mean over ``runs``."""
+    begin = time.perf_counter()
+    for _ in range(runs):
+        jax.block_until_ready(function(images))
+    return (time.perf_counter() - begin) / runs
+
+
+def table(variants: dict[str, Callable], batch: int) -> None:
+    """Measure and print a table for one batch size."""
+    images = np.random.default_rng(0).integers(0, 256, (batch, given.size, given.size, 3), np.uint8)
+    runs = {name: max(1, round(0.3 / max(1e-6, _warm(function, images)))) for name, function in variants.items()}
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(given.repeats):
+        for name, function in variants.items():
+            times[name].append(seconds(function, images, runs[name]))
+    base = times["float, ONNX Runtime"]
+    print(f"\n| batch {batch} | ms (median) | ms (range) | times as fast (median) | (range) |\n|---|---|---|---|---|")
+    for name, measured in times.items():
+        ratios = sorted(other / mine for mine, other in zip(measured, base, strict=True))
+        ms = sorted(1000 * value for value in measured)
+        spread = f"{ms[0]:.2f} to {ms[-1]:.2f} | {statistics.median(ratios):.2f} | {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"| {name} | {statistics.median(ms):.2f} | {spread} |")
+
+
+def _warm(function: Callable, images: np.ndarray) -> float:
+    """Seconds of a call after compilation."""
+    seconds(function, images, 2)
+    return seconds(function, images, 1)
+
+
+def cpu() -> str:
+    """Its name and the instructions that matter."""
+    with open("/proc/cpuinfo") as file:
+        lines = dict(line.split(":", 1) for line in file if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in lines.items()}
+    flags = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni") if flag in fields["flags"].split()]
+    return f"{fields['model name']} ({', '.join(flags)})"
+
+
+def main() -> None:
+    few = model(Precision(given.weights, given.weight_bits, given.activations, given.activation_bits))
+    full = model(Precision(given.weights, 32, given.activations, 32))
+    notes: list[str] = []
+    content = frozen(few)
+    variants = {
+        "float, ONNX Runtime": session(frozen(full).graph, []),
+        "exported ONNX, ONNX Runtime": session(content.graph, notes),
+        "frozen, JAX": from_frozen(content),
+        "float, JAX": full,
+    }
+    print(f"{cpu()}, {given.threads} thread(s), onnxruntime {onnxruntime.__version__}, jax {jax.__version__}")
+    bits = f"{given.weights} {given.weight_bits} / {given.activations} {given.activation_bits} bits"
+    print(f"{given.network}, width {given.width}, {bits}, {given.size}x{given.size}x3; {notes[0]} on integer kernels")
+    for batch in given.batches:
+        table(variants, batch)
+
+
+if __name__ == "__main__":
+    main()

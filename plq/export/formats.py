@@ -1,0 +1,108 @@
+"""The formats by name: each turns a frozen model into bytes, and opens a file of these bytes to run it."""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from plq import __version__
+from plq.errors import UserError
+from plq.export.check import Exported
+from plq.frozen.model import FrozenModel
+from plq.frozen.nodes import Normalize
+from plq.report.table import format_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An export in memory.
+
+    data    what the file is to hold
+    run     opens the file, to run it
+    notes   lines for the user about what is in it
+    """
+
+    data: bytes
+    run: Callable[[Path], Exported]
+    notes: list[str]
+
+
+def export_onnx(model: FrozenModel, preprocessing: bool) -> Export:
+    """ONNX for integer kernels (`plq.export.qdq`)."""
+    _need("onnx", "onnx", "onnxruntime")
+    from plq.export import running
+    from plq.export.qdq import QDQ
+    from plq.export.writer import OPSET
+
+    made = QDQ(model.frozen.graph, preprocessing)
+    data = made.model("batch", properties(model)).SerializeToString()
+    header = ["layer", "operands", "steps", "misplaced", "in float because"]
+    rows = [[k.layer, k.operands, k.steps, k.misplaced, k.reason] for k in made.kernels]
+    integer = sum(kernel.operands != "float" for kernel in made.kernels)
+    what = f"ONNX opset {OPSET}; {integer} of {len(rows)} layers on integer kernels"
+    return Export(data, lambda path: running.run_onnx(path, made), [format_table(header, rows), what])
+
+
+def export_qonnx(model: FrozenModel, preprocessing: bool) -> Export:
+    """QONNX (`plq.export.qonnx`), for batches of one image."""
+    _need("qonnx", "onnx", "onnxruntime", "qonnx")
+    from plq.export import running
+    from plq.export.qonnx import DOMAIN, QONNX, VERSION, inferred
+
+    made = QONNX(model.frozen.graph, preprocessing)
+    proto = inferred(made.model(1, properties(model), {DOMAIN: VERSION}))
+    kinds = [node.op_type for node in proto.graph.node if node.domain == DOMAIN]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    notes = [f"QONNX: {counts or 'all in float'}"]
+    return Export(proto.SerializeToString(), lambda path: running.run_qonnx(path, made), notes)
+
+
+def export_stablehlo(model: FrozenModel, preprocessing: bool) -> Export:
+    """StableHLO (`plq.export.stablehlo`), which always takes pixels."""
+    from plq.export import stablehlo
+
+    if preprocessing:
+        raise UserError("--with_preprocessing: has no effect with --format stablehlo, which always takes pixels")
+
+    def run(path: Path) -> Exported:
+        call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+        return Exported(lambda images: np.asarray(call(images)))
+
+    note = f"StableHLO for {', '.join(stablehlo.PLATFORMS)}; load it with jax.export.deserialize"
+    return Export(stablehlo.serialized(model.runner), run, [note])
+
+
+FORMATS: dict[str, Callable[[FrozenModel, bool], Export]] = {
+    "onnx": export_onnx,
+    "qonnx": export_qonnx,
+    "stablehlo": export_stablehlo,
+}
+
+
+def _need(extra: str, *modules: str) -> None:
+    """Raise UserError unless the modules can be imported."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            found = f"needs {' and '.join(modules)}, and {module} is not installed"
+            raise UserError(f"--format {extra}: {found}; pip install 'plq[{extra}]'") from error
+
+
+def properties(model: FrozenModel) -> dict[str, str]:
+    """What an ONNX file says of itself, JSON by name."""
+    normalize = model.frozen.graph.nodes[0]
+    assert isinstance(normalize, Normalize)
+    values = {
+        "class_names": list(model.class_names),
+        "image_shape": list(model.image_shape),
+        "mean": list(normalize.mean),
+        "std": list(normalize.std),
+        "fit": model.frozen.fit,
+        "plq": __version__,
+    }
+    return {f"plq.{name}" if name != "plq" else name: json.dumps(value) for name, value in values.items()}

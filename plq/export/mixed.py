@@ -1,0 +1,208 @@
+"""ONNX with values as uint8 codes where they are on a grid, and real numbers elsewhere: a model without fused kernels.
+
+Products are computed in float, on weights that are stored as integers and scaled once, when the model is loaded; or,
+where they are one matrix product of codes and integers, as that (MatMulInteger).
+"""
+
+import dataclasses
+import itertools
+from typing import cast
+
+import numpy as np
+from onnx import TensorProto
+
+from plq.export.requantize import is_exact
+from plq.export.translate import Function, Translator, onnx_layout
+from plq.export.units import INT8, UINT8, is_matrix, only_reader
+from plq.frozen.graph import Graph
+from plq.frozen.grid import Grid
+from plq.frozen.nodes import Activation, Affine, Conv, Dense, Halve, MaxPool, Node, Product
+
+INTEGER, FLOAT = "uint8 x int8", "float"
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """A uint8 ONNX value that stands for (code - zero) * scale."""
+
+    name: str
+    scale: float
+    zero: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """How a layer is computed: on operands "uint8 x int8", "uint8 x uint8" or "float", and if so, why.
+
+    ``steps``, ``misplaced``: see `Steps` and `Requantization`.
+    """
+
+    layer: str
+    operands: str
+    reason: str = ""
+    steps: int = 0
+    misplaced: int = 0
+
+
+class Mixed(Translator):
+    """A frozen graph as an ONNX model. ``kernels`` says how each layer is computed; ``reasons``, by layer, why in float."""
+
+    def __init__(self, graph: Graph, preprocessing: bool) -> None:
+        super().__init__(graph, preprocessing)
+        self.codes: dict[str, Codes] = {}  # by the name of a value
+        self.kernels: list[Kernel] = []
+        self.reasons: dict[str, str] = {}
+
+    def real(self, name: str) -> str:
+        """Codes are dequantized anew for each reader: ONNX Runtime wants a DequantizeLinear per operand."""
+        return self.reals[name] if name in self.reals else self.dequantized(self.codes[name])
+
+    def dequantized(self, codes: Codes) -> str:
+        return self.writer.add("DequantizeLinear", [codes.name, *self.scale_and_zero(codes)], f"{codes.name}/real")
+
+    def quantize(self, x: str, name: str, scale: float, zero: float, most: int = UINT8) -> Codes:
+        """Codes round(x / scale) + zero, from 0 to ``most``."""
+        codes = Codes(name, scale, int(zero))
+        y = self.writer.add("QuantizeLinear", [x, *self.scale_and_zero(codes)], name)
+        return self.clipped(dataclasses.replace(codes, name=y), most)
+
+    def scale_and_zero(self, codes: Codes) -> list[str]:
+        scale = self.writer.constant(np.float32(codes.scale), f"scale/{codes.scale:.6g}")
+        return [scale, self.writer.constant(np.uint8(codes.zero), f"zero/{codes.zero}")]
+
+    def clipped(self, codes: Codes, most: int) -> Codes:
+        if most >= UINT8:
+            return codes
+        ends = [self.writer.constant(np.uint8(end), f"code/{end}") for end in (0, most)]
+        return dataclasses.replace(codes, name=self.writer.add("Clip", [codes.name, *ends], f"{codes.name}/clip"))
+
+    def unchanged(self, node: Node, function: Function) -> None:
+        codes = self.codes.get(node.inputs[0])
+        if codes is None:
+            super().unchanged(node, function)
+        else:
+            self.codes[node.name] = dataclasses.replace(codes, name=function(codes.name, np.uint8(codes.zero)))
+
+    def conv(self, node: Conv) -> None:
+        self.product(node)
+
+    def dense(self, node: Dense) -> None:
+        self.product(node)
+
+    def product(self, node: Product) -> None:
+        """A product whose result is float, together with the bias or batch norm that follows it."""
+        reader = only_reader(self.graph, node.name)
+        affine = reader if isinstance(reader, Affine) else None
+        name = affine.name if affine else node.name
+        self.inside.add(name)
+        largest = largest_code(self.graph.values[node.inputs[0]].grid)
+        if is_matrix(self.graph, node) and is_exact(self.integers(node), largest):
+            self.kernels.append(Kernel(node.name, INTEGER))
+            self.reals[name] = self.integer_matrix(node, affine)
+        else:
+            self.kernels.append(Kernel(node.name, FLOAT, self.reasons[node.name]))
+            self.reals[name] = self.float_product(node, affine)
+
+    def integers(self, node: Product) -> np.ndarray:
+        """Those of a quantized kernel, int16."""
+        assert node.grid is not None
+        return node.grid.integers[self.graph.tensors[node.tensor("kernel")]].astype(np.int16)
+
+    def scale_and_shift(self, node: Product, affine: Affine | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """What integers of the kernel and of the input, or real numbers, are multiplied with, and what is added."""
+        scale, shift = np.ones(1, np.float32), None
+        if affine is not None:
+            scale, shift = (self.graph.tensors[affine.tensor(role)] for role in affine.roles())
+        if node.inputs[0] in self.codes:
+            scale = scale * np.float32(self.codes[node.inputs[0]].scale)
+        if node.grid is not None:
+            scale = scale * self.graph.tensors[node.tensor("scale")] / np.float32(node.grid.multiple)
+        return scale.astype(np.float32), shift
+
+    def float_product(self, node: Product, affine: Affine | None) -> str:
+        """Quantized weights are stored as integers; they are scaled once, when the model is loaded."""
+        scale, shift = self.scale_and_shift(node, affine)
+        bias = "" if shift is None else self.writer.constant(shift, f"{node.name}/shift")
+        if node.grid is None:
+            kernel = onnx_layout(self.graph.tensors[node.tensor("kernel")] * scale)
+            weights = self.writer.constant(kernel, node.tensor("kernel"))
+        else:
+            integers = onnx_layout(self.integers(node).astype(np.int8 if node.grid.largest <= INT8 else np.int16))
+            weights = self.writer.constant(integers, node.tensor("kernel"))
+            weights = self.writer.add("Cast", [weights], f"{node.name}/integers", to=TensorProto.FLOAT)
+            factor = self.writer.constant(onnx_layout(scale), f"{node.name}/scale")
+            weights = self.writer.add("Mul", [weights, factor], f"{node.name}/weights")
+        codes = self.codes.get(node.inputs[0])
+        return self.multiply(node, self.unscaled(codes) if codes else self.reals[node.inputs[0]], weights, bias)
+
+    def integer_matrix(self, node: Product, affine: Affine | None) -> str:
+        """Sums as int32, turned into real numbers."""
+        codes, rank = self.codes[node.inputs[0]], len(self.graph.values[node.name].shape)
+        x = codes.name
+        if rank > 1:
+            x = self.writer.add("Transpose", [x], f"{node.name}/channels_last", perm=[0, 2, 3, 1])
+            x = self.writer.add("Flatten", [x], f"{node.name}/flat", axis=1)
+        kernel = self.integers(node).reshape(-1, node.features).astype(np.int8)
+        inputs = [x, self.writer.constant(kernel, node.tensor("kernel")), self.scale_and_zero(codes)[1]]
+        y = self.writer.add("MatMulInteger", inputs, f"{node.name}/sums")
+        y = self.writer.add("Cast", [y], f"{node.name}/float", to=TensorProto.FLOAT)
+        scale, shift = self.scale_and_shift(node, affine)
+        y = self.writer.add("Mul", [y, self.writer.constant(scale.reshape(-1), f"{node.name}/scale")], node.name)
+        if shift is not None:
+            y = self.writer.add("Add", [y, self.writer.constant(shift, f"{node.name}/shift")], node.name)
+        if rank > 1:
+            axes = self.writer.constant(np.array([2, 3]), "image_axes")
+            y = self.writer.add("Unsqueeze", [y, axes], node.name)
+        return y
+
+    def unscaled(self, codes: Codes) -> str:
+        """code - zero as float32. No DequantizeLinear: ONNX Runtime would quantize the float weights behind one."""
+        x = self.writer.add("Cast", [codes.name], f"{codes.name}/float", to=TensorProto.FLOAT)
+        if codes.zero:
+            zero = self.writer.constant(np.float32(codes.zero), f"zero/{codes.zero}.0")
+            x = self.writer.add("Sub", [x, zero], f"{codes.name}/integer")
+        return x
+
+    def activation(self, node: Activation) -> None:
+        if node.grid is None:
+            super().activation(node)
+        else:
+            self.codes[node.name] = self.coded(node, node.grid)
+
+    def coded(self, node: Activation, grid: Grid) -> Codes:
+        """The codes of an activation, from real numbers."""
+        x = self.nonlinear(node, self.real(node.inputs[0]))
+        if grid.levels is None:
+            if self.is_pooled(node.inputs[0]):
+                lowest = self.writer.constant(np.float32(grid.offset * node.scale), f"{node.name}/lowest")
+                x = self.writer.add("Max", [x, lowest], f"{node.name}/max")
+            return self.quantize(x, node.name, node.scale, -grid.offset, grid.codes - 1)
+        for op, role in (("Div", "divisor"), ("Mul", "factor")):
+            number = self.writer.constant(np.float32(getattr(node, role)), f"{node.name}/{role}")
+            x = self.writer.add(op, [x, number], f"{node.name}/{op.lower()}")
+        return self.nearest_levels(node, x, 1)
+
+    def is_pooled(self, name: str) -> bool:
+        """Whether a value comes out of max pooling, in front of which ONNX Runtime would move its quantization."""
+        return any(isinstance(node, Halve | MaxPool) and node.name == name for node in self.graph.nodes)
+
+    def nearest_levels(self, node: Activation, v: str, parts: int) -> Codes:
+        """A grid's own integers in the place of codes: v, in ``parts``-ths of an integer, compared with all middles."""
+        integers, terms = cast(Grid, node.grid).integers, []
+        for low, high in itertools.pairwise(integers):
+            middle = self.writer.constant(np.float32((low + high) * parts / 2), f"{node.name}/middle")
+            term = self.writer.add("GreaterOrEqual", [v, middle], f"{node.name}/reached")
+            term = self.writer.add("Cast", [term], f"{node.name}/step", to=TensorProto.FLOAT)
+            if high - low != 1:
+                height = self.writer.constant(np.float32(high - low), f"{node.name}/height")
+                term = self.writer.add("Mul", [term, height], f"{node.name}/rise")
+            terms.append(term)
+        terms += [self.writer.constant(np.float32(integers[0]), f"{node.name}/lowest")] if integers[0] else []
+        level = self.writer.add("Sum", terms, f"{node.name}/level")
+        name = self.writer.add("Cast", [level], f"{node.name}/codes", to=TensorProto.UINT8)
+        return Codes(name, node.scale, 0)
+
+
+def largest_code(grid: Grid | None) -> int:
+    """Of the uint8 values that hold a grid's codes, or its levels."""
+    return 0 if grid is None else int(grid.integers[-1]) if grid.levels else grid.codes - 1

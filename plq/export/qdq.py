@@ -1,0 +1,89 @@
+"""ONNX with QuantizeLinear and DequantizeLinear ("QDQ"), which ONNX Runtime runs on its uint8 x int8 kernels.
+
+A product that begins a `Unit` is written so that ONNX Runtime makes one QLinearConv (or QGemm) of it and what follows,
+with the integers of `plq.export.requantize`. All others are written in float, on the same weights and codes.
+"""
+
+import dataclasses
+
+import numpy as np
+from onnx import TensorProto
+
+from plq.export.mixed import INTEGER, Codes, Kernel, Mixed, largest_code
+from plq.export.requantize import is_exact, requantize
+from plq.export.steps import steps_of
+from plq.export.translate import onnx_layout
+from plq.export.units import Unit, find_units, fits_int8
+from plq.frozen.graph import Graph
+from plq.frozen.nodes import Activation, Product
+
+WIDE_INTEGER, MIDDLE = "uint8 x uint8", 128
+
+
+class QDQ(Mixed):
+    """A frozen graph as an ONNX model for integer kernels. ``slack``: see `plq.export.check.Exported`."""
+
+    def __init__(self, graph: Graph, preprocessing: bool) -> None:
+        super().__init__(graph, preprocessing)
+        self.units: dict[str, Unit] = {}  # by the name of the activation
+        self.slack: dict[str, float] = {}
+        for name, unit in find_units(graph).items():
+            if isinstance(unit, str):
+                self.reasons[name] = unit
+            elif not fits_int8(steps_of(graph, unit).kernel):
+                self.reasons[name] = "its weights do not fit into int8"
+            else:
+                self.units[unit.activation.name] = unit
+        self.inside = {node.name for unit in self.units.values() for node in unit.nodes[:-1]}
+
+    def activation(self, node: Activation) -> None:
+        if node.name in self.units:
+            self.codes[node.name] = self.fused(self.units[node.name])
+        else:
+            super().activation(node)
+
+    def fused(self, unit: Unit) -> Codes:
+        """The codes that a unit gives, computed by an integer kernel."""
+        node, most = unit.activation, unit.grid.codes - 1
+        codes = self.kernel_output(unit)
+        if unit.residual:
+            terms = [self.dequantized(codes), self.real(unit.residual)]
+            added = self.writer.add("Add", terms, f"{node.name}/sum")
+            codes = self.quantize(added, f"{node.name}/added", node.scale, 0)
+        for pool in unit.pools:
+            codes = dataclasses.replace(codes, name=self.pooled(pool, codes.name))
+        if unit.grid.levels:
+            steps = self.writer.add("Cast", [codes.name], f"{node.name}/float", to=TensorProto.FLOAT)
+            return self.nearest_levels(node, steps, 2)
+        if unit.is_even:  # |x| as an operation that ONNX Runtime has on uint8
+            magnitude = self.writer.add("LeakyRelu", [self.dequantized(codes)], f"{node.name}/abs", alpha=-1.0)
+            codes = self.quantize(magnitude, f"{node.name}/magnitude", node.scale, 0)
+        return self.clipped(codes, most)
+
+    def kernel_output(self, unit: Unit) -> Codes:
+        """The integers behind the product, rounded and not yet clipped, with 0 in the middle if they are signed."""
+        product, steps = unit.product, steps_of(self.graph, unit)
+        codes = self.codes[product.inputs[0]]
+        scale = unit.activation.scale / (2 if unit.grid.levels else 1)
+        largest = largest_code(self.graph.values[product.inputs[0]].grid)
+        found = requantize(steps, largest, codes.scale, scale)
+        zero, kind = (0, np.int8) if is_exact(found.kernel, largest) else (MIDDLE, np.uint8)
+        taken, lost = int(steps.reached.sum()), int(found.misplaced.sum())
+        self.kernels.append(Kernel(product.name, WIDE_INTEGER if zero else INTEGER, "", taken, lost))
+        widest = steps.slope[found.misplaced > 0].max(initial=0)
+        self.slack[unit.activation.name] = float(widest) / (2 if unit.grid.levels else 1)
+        weights = self.operand(product, "kernel", onnx_layout(found.kernel + zero).astype(kind), found.scale, zero)
+        bias = self.operand(product, "bias", found.bias, found.scale * np.float32(codes.scale), 0)
+        result = self.multiply(product, self.dequantized(codes), weights, bias)
+        middle = MIDDLE if unit.is_signed else -unit.grid.offset
+        return self.quantize(result, f"{product.name}/steps", scale, middle)
+
+    def operand(self, node: Product, role: str, integers: np.ndarray, scale: np.ndarray, zero: int) -> str:
+        """A constant operand with one scale per output channel, dequantized."""
+        names = [
+            self.writer.constant(integers, node.tensor(role)),
+            self.writer.constant(scale, f"{node.tensor(role)}_scale"),
+            self.writer.constant(np.full(scale.shape, zero, integers.dtype), f"{node.tensor(role)}_zero"),
+        ]
+        axis = 1 if integers.ndim == 2 else 0
+        return self.writer.add("DequantizeLinear", names, f"{node.tensor(role)}/real", axis=axis)
