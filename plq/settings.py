@@ -60,7 +60,7 @@ class Model:
     width: float = 1.0  # multiplies the number of channels of every layer
     dropout: float = 0.0  # svhn only
     shortcut: str = "projection"  # resnets only: projection, padding (no parameters)
-    block: str = "post"  # resnets only: post, pre (pre-activation), bireal (and a shortcut around every 3x3 convolution)
+    block: str = "post"  # resnets only: post, pre (pre-activation), bireal (pre, every 3x3 convolution with a shortcut)
     stride: int = 32  # mobilenets only: of the whole network; 16, 8 or 4 for small images
     init_from: str = ""  # a model folder of the same network, trained in float, to start from
 

@@ -121,8 +121,11 @@ def expanded_kit(precision: Precision, merge: str, factor: Array | float) -> Kit
     def entry(make: Callable[..., Any], fork: bool, *, name: str, **kwargs: Any) -> ExpandedEntry:
         return ExpandedEntry(make(parent=None, **kwargs), fork, name=name)
 
-    taking_concat: dict[str, Any] = {
-        name: partial(getattr(plain, name), conv=ConcatConv) for name in ("unexpanded", "last")
-    }
-    entries = {"entry": partial(entry, plain.entry, True), "exit": partial(entry, plain.exit, False)}
-    return dataclasses.replace(plain, inner=inner, **taking_concat, **entries)
+    return dataclasses.replace(
+        plain,
+        inner=inner,
+        unexpanded=partial(plain.unexpanded, conv=ConcatConv),
+        last=partial(plain.last, conv=ConcatConv),
+        entry=partial(entry, plain.entry, True),
+        exit=partial(entry, plain.exit, False),
+    )
