@@ -1,6 +1,10 @@
 """EXP-Net on scikit-learn's handwritten digits: 1-bit weights, 2-bit activations, no download.
 
-python -m plq.main --config configs/digits_w1a2.py
+    python -m plq.main --config configs/digits_w1a2.py
+
+16 epochs (352 steps) of Adam at 0.004 along a cosine, the SVHN network at a quarter of its width, 40x40 pixels.
+
+Hardware, time: CPUs, a minute or two. Accuracy: 98.61 % (seed 0).
 """
 
 from plq.config import default

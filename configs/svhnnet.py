@@ -7,12 +7,18 @@
 A set-up in which the plain network learns at once: activations clipped to [0, 1], no dropout, Adam at 0.004
 falling along a cosine. For the plain network beside it add --config.factor.name=constant (f = 0 throughout).
 The authors' own set-up is svhnnet_authors.py.
+
+Hardware, time: one CPU core; 6 epochs of Fashion-MNIST (2,808 steps), 10 of the others (CIFAR-10: 3,900 steps).
+Accuracy: 83.82 % on Fashion-MNIST (mean of 2 seeds), 54.93 % on a JPEG copy of CIFAR-10 (3 seeds), see
+results/svhnnet_cifar10_fashion_mnist.md; SVHN not yet run.
 """
 
 from plq.config import default
 
+ARGUMENTS = ("cifar10", "fashion_mnist", "svhn_cropped")
 
-def get_config(data="cifar10"):
+
+def get_config(data=ARGUMENTS[0]):
     config = default()
     config.data.name = data
     config.data.image_size = 40

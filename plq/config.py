@@ -3,15 +3,22 @@
 A config file starts from `default()` and changes what it needs:
 
     from plq.config import default
-    def get_config(argument=""):
+    ARGUMENTS = ("w2a2", "w4a4")  # what may follow a colon: configs/file.py:w4a4; the first is the default
+
+    def get_config(argument=ARGUMENTS[0]):
         config = default()
         config.data.name = "cifar10"
         return config
+
+The word "quick" is everywhere an argument, alone or after another one (configs/file.py:w4a4,quick): see `quick`.
 """
 
 import dataclasses
+import importlib.util
+import inspect
 import json
 import math
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +26,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from plq.data.sets import default_splits
 from plq.errors import UserError, nearest
 from plq.settings import Settings
 
+QUICK = "quick"
 # A run may be resumed with other values of these: they do not change what it computes.
 FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cache_dir", "data.threads")
 
@@ -29,6 +38,62 @@ FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cach
 def default() -> ConfigDict:
     """All fields at their defaults. Assigning an unknown field, or a value of another type, raises."""
     return ConfigDict(Settings().to_json(), type_safe=True).lock()
+
+
+def load(file: Path, argument: str = "") -> ConfigDict:
+    """The config of a file with this argument, shrunk if "quick" is in it.
+
+    Raises UserError for a missing file, an argument that is not in the file's ``ARGUMENTS``, and whatever is wrong
+    with the file: it is the user's own code and can raise anything.
+    """
+    if not file.is_file():
+        raise UserError(f"--config {file}: no such file")
+    words = [word for word in argument.split(",") if word != QUICK]
+    try:
+        config = _get_config(file, ",".join(words))
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"--config {file}: {type(error).__name__}: {'; '.join(lines)}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
+    return quick(config) if QUICK in argument.split(",") else config
+
+
+def _get_config(file: Path, argument: str) -> Any:
+    """What the file's get_config gives; without an argument at its default."""
+    spec: Any = importlib.util.spec_from_file_location(file.stem, file)
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config {file}: has no function get_config()")
+    if not argument:
+        return module.get_config()
+    legal = getattr(module, "ARGUMENTS", None)
+    if not inspect.signature(module.get_config).parameters:
+        raise UserError(f"--config {file}:{argument}: takes no argument but {QUICK}")
+    if legal is not None and argument not in legal:
+        raise UserError(f"--config {file}:{argument}: unknown; {nearest(argument, legal)}, and ,{QUICK} after each")
+    return module.get_config(argument)
+
+
+def quick(config: ConfigDict) -> ConfigDict:
+    """The config shrunk to see in seconds that all of it works: the same pipeline, no accuracy.
+
+    A narrow network, images of at most 96 pixels, batches of at most 32, two epochs of the first 256 training images,
+    the first 64 test images. The digits, few as they are, are taken whole.
+    """
+    data = config.data
+    usual = dict(zip(("train_split", "test_split"), default_splits(data.name), strict=True))
+    if data.name != "digits":
+        for (field, split), count in zip(usual.items(), (256, 64), strict=True):
+            first = re.split(r"[+\[]", data[field] or split)[0]
+            data[field] = f"{first}[:{count}]"
+    data.image_size, data.batch_size = min(data.image_size, 96), min(data.batch_size, 32)
+    config.model.width = min(config.model.width, 0.125)
+    config.train.epochs, config.report.every_steps = 2.0, 4
+    return config
 
 
 def settings(config: ConfigDict | dict[str, Any], source: str = "config") -> Settings:
@@ -96,6 +161,6 @@ def read_config(workdir: Path) -> dict[str, Any]:
     return config
 
 
-def default_workdir(config_file: Path) -> Path:
-    """runs/<name of the config file>."""
-    return Path("runs") / config_file.stem
+def default_workdir(file: Path, argument: str) -> Path:
+    """runs/<name of the config file>-<its argument>."""
+    return Path("runs") / "-".join([file.stem, *filter(None, argument.split(","))])

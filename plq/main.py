@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from plq.config import default_workdir, differences, fields_of, read_config, settings
+from plq.command_line import read
+from plq.config import default_workdir, differences, fields_of, read_config
 from plq.door import run
-from plq.errors import UserError, nearest
+from plq.errors import UserError
 from plq.experiment import Experiment, assemble
 from plq.loop import Interrupted, Run
 from plq.report.table import format_table, human_bytes
@@ -22,8 +22,9 @@ USAGE = """usage: python -m plq.main --config FILE[:ARGUMENT] [--workdir DIR] [-
 Train an expanded low-precision network, evaluate it, and write the stripped model to DIR/model.
 A run that was interrupted goes on when the same command is given again.
 
-  --config FILE     a Python file with get_config(); what follows a colon is handed to it
-  --workdir DIR     where everything is written (default: runs/<name of FILE>)
+  --config FILE     a Python file with get_config(); what follows a colon is handed to it. The word quick there
+                    (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a run of seconds
+  --workdir DIR     where everything is written (default: runs/<name of FILE>-<ARGUMENT>)
 
 Exit status: 0 done, 2 something given is wrong (one line says what), 130 or 143 stopped by Ctrl-C or SIGTERM.
 
@@ -38,59 +39,9 @@ def usage() -> str:
 
 def parse(argv: list[str]) -> tuple[Settings, Path]:
     """Checked settings and the folder of the run. Raises UserError for whatever cannot be understood."""
-    for argument in argv:
-        _check_field(argument)
-    file = _config_file(argv)
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", "", "where everything is written", flag_values=values)
-    config_flags.DEFINE_config_file("config", None, "the config", flag_values=values, sys_argv=["plq", *argv])
-    try:
-        rest = values(["plq", *argv])[1:]
-        config = values["config"].value
-    except flags.Error as error:
-        raise UserError(_one_line(error)) from error
-    except Exception as error:  # a config file is the user's own code and can raise anything
-        raise UserError(f"--config: {type(error).__name__}: {_one_line(error)}") from error
-    if rest:
-        allowed = "--config FILE, --workdir DIR, --config.SECTION.FIELD=VALUE"
-        raise UserError(f"{rest[0]}: not understood; allowed: {allowed}")
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
-    return settings(config), Path(values["workdir"].value or default_workdir(file))
-
-
-def _check_field(argument: str) -> None:
-    """Refuse --config.SECTION.FIELD=VALUE with an unknown section or field."""
-    name = argument.lstrip("-").split("=")[0]
-    if not name.startswith("config."):
-        return
-    section, _, field = name.removeprefix("config.").partition(".")
-    legal = Settings().to_json()
-    if section not in legal:
-        raise UserError(f"--{name}: unknown section {section}; {nearest(section, legal)}")
-    if field not in legal[section]:
-        raise UserError(f"--{name}: unknown field; {nearest(field, legal[section])}")
-
-
-def _config_file(argv: list[str]) -> Path:
-    """The FILE of --config FILE[:ARGUMENT] or --config=FILE[:ARGUMENT]. Raises UserError if it is not there."""
-    given = [
-        argument.split("=", 1)[1] if "=" in argument else following
-        for argument, following in zip(argv, [*argv[1:], ""], strict=True)
-        if argument.lstrip("-").split("=")[0] == "config"
-    ]
-    if not given:
-        raise UserError("--config FILE: missing (see --help)")
-    file = Path(given[-1].split(":")[0])
-    if not file.is_file():
-        raise UserError(f"--config {file}: no such file")
-    return file
-
-
-def _one_line(error: BaseException) -> str:
-    """The last line that says something: absl and ml_collections put whole tracebacks into their messages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if "Traceback" in str(error) else "; ".join(lines)
+    command = read(argv, lambda values: flags.DEFINE_string("workdir", "", "the folder", flag_values=values))
+    workdir = command.flags["workdir"].value or default_workdir(command.file, command.argument)
+    return command.settings, Path(workdir)
 
 
 def print_layers(experiment: Experiment) -> None:

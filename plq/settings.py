@@ -8,7 +8,7 @@ from plq.data.crops import CROPS
 from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES
 from plq.layers.kit import Precision
-from plq.models.registry import Architecture
+from plq.models.registry import OPTIONS, Architecture
 from plq.train.factor import Factor
 from plq.train.optimizer import Recipe
 
@@ -59,6 +59,8 @@ class Model:
     width: float = 1.0  # multiplies the number of channels of every layer
     dropout: float = 0.0  # svhn only
     shortcut: str = "projection"  # resnets only: projection, padding (no parameters)
+    block: str = "post"  # resnets only: post, pre (pre-activation), bireal (pre, every 3x3 convolution with a shortcut)
+    stride: int = 32  # mobilenets only: of the whole network; 16, 8 or 4 for small images
     init_from: str = ""  # a model folder of the same network, trained in float, to start from
 
 
@@ -168,7 +170,8 @@ class Settings:
     def architecture(self, num_classes: int) -> Architecture:
         """The network for this many classes."""
         model = self.model
-        return Architecture(model.name, num_classes, self.quant, model.width, model.dropout, model.shortcut)
+        options = {name: getattr(model, name) for name in OPTIONS}
+        return Architecture(model.name, num_classes, self.quant, **options)
 
     def check(self) -> None:
         """Raise UserError unless every section is legal."""

@@ -1,4 +1,6 @@
-"""The SVHN network: its shape at every width and size, and its pooling."""
+"""The networks: shapes, parameters, low-precision inputs of every inner layer, and removal of the branch."""
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -8,10 +10,14 @@ import pytest
 from networks import architecture
 
 from plq.errors import UserError
+from plq.layers.conv import QuantConv
 from plq.layers.describe import layer_table
+from plq.layers.expanded import Concat
 from plq.layers.kit import Precision
 from plq.layers.operations import halve
-from plq.models.registry import Architecture
+from plq.models import mobilenet
+from plq.models.registry import NETWORKS, Architecture
+from plq.models.resnet import SHORTCUTS, ResNet
 from plq.prune import drop_ancillary
 from plq.variables import ancillary_leaves, flatten
 
@@ -88,7 +94,14 @@ def trained_parameters(name, num_classes, size, **options):
         ("resnet18", 1000, 224, {}, 11_689_512),
         ("resnet34", 1000, 224, {}, 21_797_672),
         ("resnet50", 1000, 224, {}, 25_557_032),
+        ("resnet20", 10, 32, {"block": "pre"}, 272_282),
+        ("resnet20", 10, 32, {"block": "bireal"}, 272_282),
+        ("resnet18", 1000, 224, {"block": "pre"}, 11_687_848),
+        ("resnet34", 1000, 224, {"block": "pre"}, 21_796_008),
+        ("resnet50", 1000, 224, {"block": "pre"}, 25_549_480),
         ("mobilenet_v1", 1000, 224, {}, 4_231_976),
+        ("mobilenet_v2", 1000, 224, {}, 3_504_872),
+        ("mobilenet_v2", 1000, 224, {"width": 1.4}, 6_108_776),
         ("vgg_small", 10, 32, {}, 4_660_106),
     ],
 )
@@ -112,25 +125,100 @@ def test_alexnet_has_the_papers_shapes():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "merge"),
+    ("total", "size", "outputs"),
+    [(32, 224, [112, 56, 28, 14, 14, 7, 7]), (8, 32, [32, 32, 16, 8, 8, 4, 4]), (4, 32, [32, 32, 32, 16, 16, 8, 8])],
+)
+def test_mobilenet_v2_for_images_of_any_size(total, size, outputs):
+    network = Architecture("mobilenet_v2", 10, Precision(), stride=total).plain()
+    rows = {row.name: row for row in layer_table(network, (size, size, 3))}
+    stages = [0, 2, 5, 9, 12, 15, 16]  # the last block of each
+    assert [rows[f"block{index}_project"].output_shape[0] for index in stages] == outputs
+    assert [rows[f"block{index}_project"].output_shape[2] for index in stages] == [16, 24, 32, 64, 96, 160, 320]
+
+
+def test_mobilenet_v1_has_the_stride_asked_for():
+    for total in (4, 8, 16, 32):
+        rows = layer_table(Architecture("mobilenet_v1", 10, Precision(), stride=total).plain(), (64, 64, 3))
+        assert rows[-2].output_shape == (64 // total, 64 // total, 1024)
+
+
+ARCHITECTURES = [
+    *[(name, {}, "add") for name in NETWORKS],
+    *[("resnet20", {"block": block, "shortcut": cut}, "add") for block in ("pre", "bireal") for cut in SHORTCUTS],
+    ("resnet50", {"block": "pre"}, "add"),
+    *[("resnet20", {"block": block}, "concat") for block in ("post", "pre", "bireal")],
+    ("svhn", {}, "concat"),
+    ("mobilenet_v2", {}, "concat"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "merge"), ARCHITECTURES, ids=str)
+def test_every_inner_layer_gets_a_low_bit_input_at_f_0(name, options, merge):
+    """Products and norms are made up: what stands between them must bring anything onto the grid."""
+    network = Architecture(name, 3, Precision(weight_bits=2), width=0.001, **options).expanded(merge, 0.0)
+    size = {"svhn": 40, "alexnet": 96}.get(name, 32)
+    random = np.random.default_rng(0)
+    normal = lambda shape: random.normal(0.5, 0.4, shape).astype(np.float32)
+    shapes, inputs = {}, {}
+
+    def note_shape(next_function, args, kwargs, context):
+        output = next_function(*args, **kwargs)
+        shapes[context.module.path, context.method_name] = getattr(output, "shape", None)
+        return output
+
+    def make_up(next_function, args, kwargs, context):
+        module, key = context.module, (context.module.path, context.method_name)
+        if not isinstance(module, (QuantConv, nn.BatchNorm)) or context.method_name != "__call__":
+            return next_function(*args, **kwargs)
+        if isinstance(module, QuantConv) and module.weights.bits == 2:
+            inputs[module.path] = args[0].low if isinstance(args[0], Concat) else args[0]
+        return normal(shapes[key])
+
+    x = normal((16, size, size, 3))
+    with nn.intercept_methods(note_shape):
+        jax.eval_shape(network.init, jax.random.key(0), x)
+    with nn.intercept_methods(make_up):
+        network.apply({}, x)
+    assert len(inputs) == sum(row.weight_bits == 2 for row in layer_table(network, x.shape[1:])) > 3
+    for layer, values in inputs.items():
+        assert 1 < len(np.unique(values)) <= 4, layer
+
+
+def shorten(monkeypatch):
+    """Networks of fewer blocks, of every kind, for the compiler's sake."""
+    monkeypatch.setitem(NETWORKS, "resnet20", partial(ResNet, stages=(2, 1), small_images=True))
+    monkeypatch.setitem(NETWORKS, "resnet50", partial(ResNet, stages=(2, 1), bottleneck=True))
+    monkeypatch.setattr(mobilenet, "LAYERS", mobilenet.LAYERS[:3])
+    monkeypatch.setattr(mobilenet, "BLOCKS", ((1, 16, 1, 1), (6, 24, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "merge", "options"),
     [
-        ("resnet20", 32, "add"),
-        ("resnet20", 32, "concat"),
-        ("resnet50", 64, "add"),
-        ("alexnet", 96, "concat"),
-        ("vgg_small", 32, "concat"),
-        ("mobilenet_v1", 64, "add"),
+        ("resnet20", 32, "add", {}),
+        ("resnet20", 32, "concat", {"shortcut": "padding"}),
+        ("resnet20", 32, "add", {"block": "bireal"}),
+        ("resnet20", 32, "concat", {"block": "pre"}),
+        ("resnet50", 64, "add", {}),
+        ("resnet50", 64, "subtract", {"block": "pre"}),
+        ("alexnet", 96, "concat", {}),
+        ("vgg_small", 32, "concat", {}),
+        ("mobilenet_v1", 32, "add", {"stride": 4}),
+        ("mobilenet_v2", 32, "add", {"stride": 4}),
+        ("mobilenet_v2", 32, "concat", {"stride": 4}),
     ],
 )
-def test_networks_lose_their_branch_bit_for_bit(name, size, merge):
-    found = Architecture(name, 10, Precision(), width=0.125)
+def test_networks_lose_their_branch_bit_for_bit(name, size, merge, options, monkeypatch):
+    shorten(monkeypatch)
+    found = Architecture(name, 10, Precision(), width=0.125, **options)
     random = np.random.default_rng(0)
     x = jnp.asarray(random.random((4, size, size, 3), np.float32))
     network = found.expanded(merge, jnp.float32(0.0))
-    variables = jax.jit(network.init)(jax.random.key(0, impl="rbg"), x)
-    small = lambda leaf: jnp.asarray(random.uniform(0.05, 0.2, leaf.shape), jnp.float32)
-    for name in ("batch_stats", "ancillary_stats"):  # small variances, so that signals reach the end
-        variables[name] = jax.tree.map(small, variables[name])
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x)
+    kernel = lambda shape: random.normal(0, 0.3, shape)
+    vector = lambda shape: random.uniform(0.1, 0.9, shape)
+    make = lambda leaf: (kernel if len(leaf.shape) > 1 else vector)(leaf.shape).astype(np.float32)
+    variables = jax.tree.map(make, shapes)
     assert ancillary_leaves(variables)
     expected = jax.jit(network.apply)(variables, x)
     np.testing.assert_array_equal(jax.jit(found.plain().apply)(drop_ancillary(variables), x), expected)
@@ -140,5 +228,9 @@ def test_networks_lose_their_branch_bit_for_bit(name, size, merge):
 def test_an_option_that_a_network_lacks_is_refused():
     with pytest.raises(UserError, match="model.dropout=0.5: resnet20 has no dropout; leave it at 0.0"):
         Architecture("resnet20", 10, Precision(), dropout=0.5).check()
+    with pytest.raises(UserError, match="model.block=pre: vgg_small has no block; leave it at post"):
+        Architecture("vgg_small", 10, Precision(), block="pre").check()
+    with pytest.raises(UserError, match="model.block=bireal: found a network of bottleneck blocks"):
+        layer_table(Architecture("resnet50", 10, Precision(), block="bireal").plain(), (64, 64, 3))
     with pytest.raises(UserError, match="model.shortcut=none: unknown"):
         Architecture("resnet20", 10, Precision(), shortcut="none").check()

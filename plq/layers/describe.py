@@ -14,7 +14,8 @@ from flax.traverse_util import flatten_dict
 
 from plq.layers.activation import Activation
 from plq.layers.conv import QuantConv
-from plq.layers.expanded import ExpandedUnit
+from plq.layers.entry import Entry
+from plq.layers.expanded import ExpandedEntry, ExpandedUnit
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, WeightQuantizer
 
@@ -26,9 +27,10 @@ Shapes = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One `Unit`: bits of its weights and of its output, kept and ancillary variables.
+    """One `Unit` or `Entry`: bits of its weights and of its output, kept and ancillary variables.
 
-    ``bytes_deployed`` packs the kernel at ``weight_bits`` and leaves everything else in float32.
+    ``bytes_deployed`` packs the kernel at ``weight_bits`` and leaves everything else in float32. ``macs`` are the
+    multiply-accumulates of the kept convolution for one image.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Layer:
     ancillary_parameters: int
     bytes_now: int
     bytes_deployed: int
+    macs: int
 
 
 def _run(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[Shapes, dict[tuple, tuple[nn.Module, Any]]]:
@@ -60,7 +63,7 @@ def _run(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[Shapes, dict
 
 def _innermost(found: list[tuple[nn.Module, Any]]) -> tuple[nn.Module, Any]:
     """An expanded unit shares its path with the plain unit inside it: the plain one describes the layer."""
-    return next((item for item in found if not isinstance(item[0], ExpandedUnit)), found[0])
+    return next((item for item in found if not isinstance(item[0], (ExpandedUnit, ExpandedEntry))), found[0])
 
 
 def variable_roles(network: nn.Module, image_shape: tuple[int, ...]) -> Shapes:
@@ -101,33 +104,38 @@ def quantized_layers(network: nn.Module, image_shape: tuple[int, ...]) -> dict[s
 
 
 def layer_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
-    """One row per `Unit` of the network, in the order in which data passes them."""
+    """One row per `Unit` or `Entry` of the network, in the order in which data passes them."""
     shapes, modules = _run(network, image_shape)
-    units = {path: found for path, found in modules.items() if isinstance(found[0], Unit)}
-    order = [path for path in modules if path in units]
-    return [_row(path, *units[path], flatten_dict(shapes)) for path in order]
+    layers = [path for path, (module, _) in modules.items() if isinstance(module, (Unit, Entry))]
+    return [_row(path, modules, flatten_dict(shapes)) for path in layers]
 
 
-def _row(path: tuple, unit: Any, output: Any, variables: dict[tuple, Any]) -> Layer:
+def _row(path: tuple, modules: dict[tuple, tuple[Any, Any]], variables: dict[tuple, Any]) -> Layer:
+    layer, output = modules[path]
     own = {key: leaf for key, leaf in variables.items() if key[1 : 1 + len(path)] == path}
     count = lambda *collections: sum(int(np.prod(leaf.shape)) for key, leaf in own.items() if key[0] in collections)
-    kernel = int(np.prod(variables[("params", *path, "conv", "kernel")].shape))
+    conv = modules.get((*path, "conv"))
+    kernel = int(np.prod(variables[("params", *path, "conv", "kernel")].shape)) if conv else 0
     kept, everything = count("params", "batch_stats"), sum(int(np.prod(leaf.shape)) for leaf in own.values())
+    weight_bits = layer.weights.bits if conv else FLOAT_BITS
     return Layer(
         name="/".join(path),
-        kind=_kind(unit),
-        weight_bits=unit.weights.bits,
-        activation_bits=getattr(unit.activation, "bits", FLOAT_BITS),
+        kind=_kind(layer),
+        weight_bits=weight_bits,
+        activation_bits=getattr(layer.activation, "bits", FLOAT_BITS),
         output_shape=output.shape[1:],
         parameters=count("params"),
         ancillary_parameters=count("ancillary"),
         bytes_now=4 * everything,
-        bytes_deployed=-(-kernel * unit.weights.bits // 8) + 4 * (kept - kernel),
+        bytes_deployed=-(-kernel * weight_bits // 8) + 4 * (kept - kernel),
+        macs=kernel * int(np.prod(conv[1].shape[1:-1])) if conv else 0,
     )
 
 
-def _kind(unit: Unit) -> str:
-    if not unit.kernel_size:
+def _kind(layer: Unit | Entry) -> str:
+    if isinstance(layer, Entry):
+        return "entry"
+    if not layer.kernel_size:
         return "dense"
-    size = "x".join(map(str, unit.kernel_size))
-    return f"conv {size}" + (f" /{unit.groups}" if unit.groups > 1 else "")
+    size = "x".join(map(str, layer.kernel_size))
+    return f"conv {size}" + (f" /{layer.groups}" if layer.groups > 1 else "")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plq.layers.conv import QuantConv
+from plq.layers.entry import Entry
 from plq.layers.unit import Unit
 
 MERGES = ("add", "subtract", "concat")
@@ -28,6 +29,14 @@ class Concat:
 
     low: Array
     ancillary: Array
+
+
+@flax.struct.dataclass
+class Fork:
+    """One input of an expanded unit: ``low``, on the activation's grid, and ``full``, what the branch takes."""
+
+    low: Any
+    full: Any
 
 
 class ConcatConv(QuantConv):
@@ -82,6 +91,7 @@ class ExpandedUnit(nn.Module):
     The kept variables have the names they have in the plain unit. ``factor`` is f, a scalar in [0, 1], traced
     or not. At f = 0 the output is that of ``low`` bit for bit (concat: with zeros beside it) and the ancillary
     parameters get a zero gradient. Output: an array like ``low``'s, or a `Concat` of two.
+    Input: an array, a `Concat`, or a `Fork` of them.
     """
 
     low: Unit
@@ -94,8 +104,9 @@ class ExpandedUnit(nn.Module):
         self.ancillary_norm = AncillaryNorm(momentum=self.low.momentum, epsilon=self.low.epsilon)
 
     def __call__(self, x: Any, train: bool, residual: Any = None) -> Any:
-        low = self.low(x, train, residual.low if isinstance(residual, Concat) else residual)
-        ancillary = self.factor * self.ancillary(x, train)
+        fork = x if isinstance(x, Fork) else Fork(x, x)
+        low = self.low(fork.low, train, residual.low if isinstance(residual, Concat) else residual)
+        ancillary = self.factor * self.ancillary(fork.full, train)
         if self.merge == "concat":
             return Concat(low, ancillary)
         return low - ancillary if self.merge == "subtract" else low + ancillary
@@ -103,3 +114,22 @@ class ExpandedUnit(nn.Module):
     def ancillary(self, x: Any, train: bool) -> Array:
         y = self.ancillary_norm(self.ancillary_conv(x), use_running_average=not train)
         return y if self.low.pool is None else self.low.pool(y)
+
+
+class ExpandedEntry(nn.Module):
+    """An `Entry` before expanded units: their branches get the stream itself, before batch norm and Qa.
+
+    Of a `Concat` the ancillary half passes as it is. ``fork`` False: the low-precision input alone, where no unit
+    with a branch follows.
+    """
+
+    low: Entry
+    fork: bool = True
+
+    def setup(self):
+        nn.share_scope(self, self.low)
+
+    def __call__(self, x: Any, train: bool) -> Any:
+        concat = isinstance(x, Concat)
+        low = Concat(self.low(x.low, train), x.ancillary) if concat else self.low(x, train)
+        return Fork(low, x) if self.fork else low

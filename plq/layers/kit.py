@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from plq.errors import UserError, nearest
-from plq.layers.expanded import MERGES, ConcatConv, ExpandedUnit
+from plq.layers.entry import Entry
+from plq.layers.expanded import MERGES, ConcatConv, ExpandedEntry, ExpandedUnit
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
 from plq.quant.registry import activation_quantizer, options_of, weight_quantizer
@@ -79,13 +80,16 @@ class Kit:
     """What a network gets: makers of its units, and the activation left in float.
 
     ``first``, ``inner``, ``unexpanded`` (inner, never with a branch) and ``last`` take the fields of `Unit`
-    (features, kernel_size, ...) and a ``name``.
+    (features, kernel_size, ...) and a ``name``. ``entry`` and ``exit`` take those of `Entry` and a ``name``: between a
+    stream in float and ``inner`` units, and at its end with the float activation.
     """
 
     first: Callable[..., nn.Module]
     inner: Callable[..., nn.Module]
     unexpanded: Callable[..., nn.Module]
     last: Callable[..., nn.Module]
+    entry: Callable[..., nn.Module]
+    exit: Callable[..., nn.Module]
     float_activation: ActivationQuantizer
 
 
@@ -98,6 +102,8 @@ def plain_kit(precision: Precision) -> Kit:
         inner=inner,
         unexpanded=inner,
         last=partial(unit, weights=precision.edge_quantizer(precision.last_bits), use_norm=False, activation=None),
+        entry=partial(Entry, activation=precision.activation()),
+        exit=partial(Entry, activation=precision.activation(FLOAT_BITS)),
         float_activation=precision.activation(FLOAT_BITS),
     )
 
@@ -112,7 +118,14 @@ def expanded_kit(precision: Precision, merge: str, factor: Array | float) -> Kit
         low: Any = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
         return ExpandedUnit(low, merge, factor, name=name)
 
-    taking_concat: dict[str, Any] = {
-        name: partial(getattr(plain, name), conv=ConcatConv) for name in ("unexpanded", "last")
-    }
-    return dataclasses.replace(plain, inner=inner, **taking_concat)
+    def entry(make: Callable[..., Any], fork: bool, *, name: str, **kwargs: Any) -> ExpandedEntry:
+        return ExpandedEntry(make(parent=None, **kwargs), fork, name=name)
+
+    return dataclasses.replace(
+        plain,
+        inner=inner,
+        unexpanded=partial(plain.unexpanded, conv=ConcatConv),
+        last=partial(plain.last, conv=ConcatConv),
+        entry=partial(entry, plain.entry, True),
+        exit=partial(entry, plain.exit, False),
+    )

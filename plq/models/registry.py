@@ -11,8 +11,8 @@ from jax import Array
 from plq.errors import UserError, nearest
 from plq.layers.kit import Kit, Precision, expanded_kit, plain_kit
 from plq.models.alexnet import AlexNet
-from plq.models.mobilenet import MobileNetV1
-from plq.models.resnet import SHORTCUTS, ResNet
+from plq.models.mobilenet import STRIDES, MobileNetV1, MobileNetV2
+from plq.models.resnet import BLOCKS, SHORTCUTS, ResNet
 from plq.models.svhn import SVHNNet
 from plq.models.vgg import VGGSmall
 
@@ -21,11 +21,13 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     "vgg_small": VGGSmall,
     "mobilenet_v1": MobileNetV1,
+    "mobilenet_v2": MobileNetV2,
     "resnet18": partial(ResNet, stages=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, stages=(3, 4, 6, 3)),
     "resnet50": partial(ResNet, stages=(3, 4, 6, 3), bottleneck=True),
     **{f"resnet{6 * n + 2}": partial(ResNet, stages=(n, n, n), small_images=True) for n in (3, 5, 7, 9)},
 }
+OPTIONS = ("width", "dropout", "shortcut", "block", "stride")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Architecture:
     width: float = 1.0
     dropout: float = 0.0
     shortcut: str = "projection"
+    block: str = "post"
+    stride: int = 32
 
     def check(self) -> None:
         """Raise UserError unless every field is legal."""
@@ -50,8 +54,12 @@ class Architecture:
             raise UserError(f"model.width={self.width}: allowed above 0, up to 16")
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout={self.dropout}: allowed 0 <= dropout < 1")
-        if self.shortcut not in SHORTCUTS:
-            raise UserError(f"model.shortcut={self.shortcut}: unknown; {nearest(self.shortcut, SHORTCUTS)}")
+        for field, names in (("shortcut", SHORTCUTS), ("block", BLOCKS)):
+            value = getattr(self, field)
+            if value not in names:
+                raise UserError(f"model.{field}={value}: unknown; {nearest(value, names)}")
+        if self.stride not in STRIDES:
+            raise UserError(f"model.stride={self.stride}: allowed {', '.join(map(str, STRIDES))}")
         self.precision.check()
         self._options()
 
@@ -59,7 +67,7 @@ class Architecture:
         """Those that the network has. Raises UserError for another one that is set."""
         network: Any = NETWORKS[self.name]
         legal = {field.name for field in dataclasses.fields(getattr(network, "func", network))}
-        fields = [field for field in dataclasses.fields(self) if field.name in ("width", "dropout", "shortcut")]
+        fields = [field for field in dataclasses.fields(self) if field.name in OPTIONS]
         for field in fields:
             value = getattr(self, field.name)
             if field.name not in legal and value != field.default:

@@ -1,0 +1,36 @@
+"""ResNet-20 on CIFAR-100 at 4, 3, 2 or 1 bits, or in float: the recipe of cifar10_resnet20.py.
+
+    python -m plq.main --config configs/cifar100_resnet20.py:w2a2      (w4a4, w3a3, w1a1, float)
+
+200 epochs (78,000 steps) of SGD, lr 0.1, a tenth at 60 and 120 epochs, weight decay 2e-4, batch 128. f along a cosine
+to 0 at a quarter of the run; first and last layer in full precision.
+
+Hardware, time, accuracy: not yet run.
+"""
+
+from plq.config import default
+
+ARGUMENTS = ("w2a2", "w4a4", "w3a3", "w1a1", "float")
+
+
+def get_config(argument=ARGUMENTS[0]):
+    config = default()
+    config.data.name = "cifar100"
+    config.data.pad = 4
+    config.data.flip = True
+    config.data.mean = (129.3, 124.1, 112.4)
+    config.data.std = (68.2, 65.4, 70.4)
+    config.model.name = "resnet20"
+    config.model.shortcut = "padding"
+    config.quant.weight_bits = config.quant.activation_bits = 32 if argument == "float" else int(argument[-1])
+    config.quant.activations = "relu" if argument == "float" else "clip"
+    config.factor.name = "constant" if argument == "float" else "cosine"
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.schedule = "step"
+    config.optimizer.boundaries = (0.3, 0.6)
+    config.optimizer.multipliers = (0.1, 0.1)
+    config.optimizer.weight_decay = 2e-4
+    config.optimizer.decay = "l2"
+    config.train.epochs = 200.0
+    return config
