@@ -1,11 +1,13 @@
 """Time of a training step of ResNet-20 or -18 at 2-bit weights and activations: plq, qwix and brevitas in turns.
 
     pip install -e '.[benchmark]'
-    BREVITAS_JIT=1 OMP_NUM_THREADS=2 python benchmarks/step_time_resnet.py [--model resnet20] [--size 32] [--batch_size 128]
+    BREVITAS_JIT=1 OMP_NUM_THREADS=2 python benchmarks/step_time_resnet.py [--model resnet20] [--size 32]
+        [--batch_size 128]
 
 Cross-entropy, SGD with momentum 0.9, batch norm, float32, first and last layer in float; the same random batch for
-all. Every variant takes a few steps in each repeat, so a slow moment of the machine hits them alike; figures are medians
-of ratios to plq's step (DoReFa weights, clipped activations) in the same repeat, with the smallest and the largest.
+all. Every variant takes a few steps in each repeat, so a slow moment of the machine hits them alike; figures are
+medians of ratios to plq's step (DoReFa weights, clipped activations) in the same repeat, with the smallest and the
+largest.
 Compilation and first steps are not counted. XLA takes as many threads as the process may use processors, PyTorch
 ``OMP_NUM_THREADS``. A library that is not installed is left out.
 
