@@ -13,8 +13,8 @@ from plq.settings import APPLIES, Settings
 ROOT = Path(plq.__file__).parent
 ROOMS = [
     "errors", "variables", "door", "data", "prepare", "quant", "layers", "models", "train", "checkpoint", "prune",
-    "inference", "frozen", "export", "report", "settings", "config", "command_line", "experiment", "loop", "main",
-    "evaluate", "predict", "describe",
+    "inference", "frozen", "report", "settings", "config", "command_line", "experiment", "loop", "main", "evaluate",
+    "predict", "describe", "export",
 ]  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def imports(file: Path) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "plq":
-            found += [f"plq.{name.name}" for name in node.names]
+            found += [f"plq.{name.name}" for name in node.names if name.name != "__version__"]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("plq."):
             found.append(node.module)
         elif isinstance(node, ast.Import):
