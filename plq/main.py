@@ -1,23 +1,31 @@
 """Train, evaluate, strip: ``python -m plq.main --config configs/X.py [--workdir DIR] [--config.field=value ...]``."""
 
+import contextlib
+import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from plq.config import default_workdir, differences, fields_of, read_config, settings
+from plq.config import FREE_PER_PROCESS, default_workdir, differences, fields_of, read_config, settings
 from plq.door import run
 from plq.errors import UserError, nearest
 from plq.experiment import Experiment, assemble
+from plq.hosts.place import Place, flagged
+from plq.hosts.together import is_first, of_first, together
 from plq.loop import Interrupted, Run
 from plq.report.table import format_table, human_bytes
-from plq.report.workdir import lock, prepare_workdir, write_text_atomic
+from plq.report.workdir import lock, prepare_workdir, require_shared, write_text_atomic
 from plq.settings import Settings
+from plq.train.mesh import bytes_per_device
 
-USAGE = """usage: python -m plq.main --config FILE[:ARGUMENT] [--workdir DIR] [--config.SECTION.FIELD=VALUE ...]
+PATIENCE = 60.0
+USAGE = f"""usage: python -m plq.main --config FILE[:ARGUMENT] [--workdir DIR] [--config.SECTION.FIELD=VALUE ...]
 
 Train an expanded low-precision network, evaluate it, and write the stripped model to DIR/model.
 A run that was interrupted goes on when the same command is given again.
@@ -25,7 +33,18 @@ A run that was interrupted goes on when the same command is given again.
   --config FILE     a Python file with get_config(); what follows a colon is handed to it
   --workdir DIR     where everything is written (default: runs/<name of FILE>)
 
-Exit status: 0 done, 2 something given is wrong (one line says what), 130 or 143 stopped by Ctrl-C or SIGTERM.
+Several processes make one run if Slurm, Open MPI, a Kubernetes JobSet or a TPU pod started them, or if each is given
+
+  --coordinator HOST:PORT  where process 0 listens
+  --num_processes N        how many there are; 1 alone: run alone wherever this is
+  --process_id I           which one this is, 0 to N - 1
+
+and --workdir is a folder that all of them see.
+
+  --patience SECONDS  without a sign of life after which a process counts as lost and the others end ({PATIENCE:g})
+
+Exit status: 0 done, 2 something given is wrong (one line says what), 130 or 143 stopped by Ctrl-C or SIGTERM,
+134 another process was lost.
 
 Fields of a config, with their defaults:
 """
@@ -36,13 +55,27 @@ def usage() -> str:
     return USAGE + "\n".join(f"  --config.{name}={value!r}" for name, value in fields_of(Settings().to_json()))
 
 
-def parse(argv: list[str]) -> tuple[Settings, Path]:
-    """Checked settings and the folder of the run. Raises UserError for whatever cannot be understood."""
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What the command line asks for. ``place`` is None where it does not say which of several processes this is."""
+
+    settings: Settings
+    workdir: Path
+    place: Place | None
+    patience: float
+
+
+def parse(argv: list[str]) -> Given:
+    """The command line, checked. Raises UserError for whatever cannot be understood."""
     for argument in argv:
         _check_field(argument)
     file = _config_file(argv)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", "", "where everything is written", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "where process 0 listens", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "how many processes", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "which process", flag_values=values)
+    flags.DEFINE_float("patience", PATIENCE, "seconds until a process counts as lost", flag_values=values)
     config_flags.DEFINE_config_file("config", None, "the config", flag_values=values, sys_argv=["plq", *argv])
     try:
         rest = values(["plq", *argv])[1:]
@@ -52,11 +85,16 @@ def parse(argv: list[str]) -> tuple[Settings, Path]:
     except Exception as error:  # a config file is the user's own code and can raise anything
         raise UserError(f"--config: {type(error).__name__}: {_one_line(error)}") from error
     if rest:
-        allowed = "--config FILE, --workdir DIR, --config.SECTION.FIELD=VALUE"
+        allowed = "--config FILE, --workdir DIR, --config.SECTION.FIELD=VALUE, and those of --help"
         raise UserError(f"{rest[0]}: not understood; allowed: {allowed}")
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
-    return settings(config), Path(values["workdir"].value or default_workdir(file))
+    given: dict[str, Any] = {name: values[name].value for name in values}
+    patience, workdir = given["patience"], Path(given["workdir"] or default_workdir(file))
+    if not 1 <= patience < float("inf"):
+        raise UserError(f"--patience {patience:g}: allowed 1 or more seconds")
+    place = flagged(given["coordinator"], given["num_processes"], given["process_id"])
+    return Given(settings(config), workdir, place, patience)
 
 
 def _check_field(argument: str) -> None:
@@ -114,6 +152,17 @@ def print_layers(experiment: Experiment) -> None:
     print(format_table(header, rows, ["total", "", "", "", "", *sums]))
     now, deployed = (human_bytes(size) for size in sums[2:])
     print(f"variables: {now} in training, {deployed} deployed with packed weights")
+    if experiment.mesh.size > 1:
+        print(devices_line(experiment))
+
+
+def devices_line(experiment: Experiment) -> str:
+    """On what the run goes, and what its state takes there."""
+    mesh, processes = experiment.mesh, jax.process_count()
+    each = human_bytes(bytes_per_device(mesh, experiment.abstract_state(0)))
+    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    where = f" of {processes} processes" if processes > 1 else ""
+    return f"devices: {mesh.size} x {mesh.devices.flat[0].device_kind}{where} ({axes}), state {each} on each"
 
 
 def claim(workdir: Path, chosen: Settings) -> None:
@@ -127,19 +176,35 @@ def claim(workdir: Path, chosen: Settings) -> None:
         raise UserError(f"--workdir {workdir}: holds a run with another config ({'; '.join(changed)}); choose another")
 
 
+@contextlib.contextmanager
+def claimed(workdir: Path, chosen: Settings) -> Iterator[None]:
+    """The folder of the run, held by process 0. Raises UserError where another process was given something else."""
+    with contextlib.ExitStack() as held:
+        if is_first():
+            prepare_workdir(workdir)
+            held.enter_context(lock(workdir))
+            claim(workdir, chosen)
+        first = json.loads(of_first("config", json.dumps(chosen.to_json())))
+        changed = differences(first, chosen.to_json(), FREE_PER_PROCESS, "process 0 has")
+        if changed:
+            raise UserError(f"--config: not that of process 0 ({'; '.join(changed)}); allowed one command for all")
+        require_shared(workdir)
+        yield
+
+
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or {"--help", "-h", "-help", "--helpfull"} & set(argv):
         print(usage())
         return
-    chosen, workdir = parse(argv)
-    experiment = assemble(chosen)
-    prepare_workdir(workdir)
-    with lock(workdir):
-        claim(workdir, chosen)
-        print_layers(experiment)
-        train(experiment, workdir)
+    given = parse(argv)
+    with together(given.place, given.patience):
+        experiment = assemble(given.settings)
+        with claimed(given.workdir, given.settings):
+            if is_first():
+                print_layers(experiment)
+            train(experiment, given.workdir)
 
 
 def train(experiment: Experiment, workdir: Path) -> None:

@@ -12,8 +12,8 @@ from plq.settings import APPLIES, Settings
 
 ROOT = Path(plq.__file__).parent
 ROOMS = [
-    "errors", "variables", "door", "data", "prepare", "quant", "layers", "models", "train", "checkpoint", "prune",
-    "inference", "export", "report", "settings", "config", "experiment", "loop", "main", "evaluate", "predict",
+    "errors", "variables", "door", "hosts", "data", "prepare", "quant", "layers", "models", "train", "checkpoint",
+    "prune", "inference", "export", "report", "settings", "config", "experiment", "loop", "main", "evaluate", "predict",
 ]  # fmt: skip
 
 

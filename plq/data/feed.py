@@ -1,4 +1,8 @@
-"""Where a run's batches come from: arrays in memory, or records read and cropped as they are needed."""
+"""Where a run's batches come from: arrays in memory, or records read and cropped as they are needed.
+
+``batch_size`` counts the images of all processes. ``shard`` is (index, count) of this one: it makes its rows of every
+batch and no others, and which images and which random numbers these are does not depend on the number of processes.
+"""
 
 import dataclasses
 from collections.abc import Generator, Iterator
@@ -6,14 +10,13 @@ from collections.abc import Generator, Iterator
 import numpy as np
 
 from plq.data.crops import CROPS
-from plq.data.order import batch_indices
+from plq.data.order import batch_indices, shard_rows
 from plq.data.records import eval_arrays, train_batches
 from plq.data.sets import Split
 from plq.data.source import RecordSource
-from plq.data.stream import eval_batches, prefetch
+from plq.data.stream import MaskedBatch, eval_batches, filled_up, prefetch
 
 Batch = tuple[np.ndarray, np.ndarray]
-MaskedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,7 @@ class ArrayFeed:
     split: Split
     batch_size: int
     seed: int
+    shard: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return len(self.split.labels)
@@ -33,8 +37,8 @@ class ArrayFeed:
         return height, width, channels
 
     def batch(self, step: int) -> Batch:
-        """uint8 images [batch, height, width, channels] and int32 labels [batch] of a training step."""
-        chosen = batch_indices(self.seed, step, len(self), self.batch_size)
+        """uint8 images [rows, height, width, channels] and int32 labels [rows] of a training step."""
+        chosen = batch_indices(self.seed, step, len(self), self.batch_size)[shard_rows(self.batch_size, self.shard)]
         return self.split.images[chosen], self.split.labels[chosen]
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
@@ -43,7 +47,10 @@ class ArrayFeed:
 
     def in_order(self) -> Iterator[MaskedBatch]:
         """Every image once: (images, labels, mask), the last batch filled up with images of mask 0."""
-        return eval_batches(self.split, self.batch_size)
+        rows = shard_rows(self.batch_size, self.shard)
+        for batch in eval_batches(self.split, self.batch_size):
+            images, labels, mask = (part[rows] for part in batch)
+            yield images, labels, mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +65,7 @@ class RecordFeed:
     flip: bool
     threads: int
     corrupt_share: float
+    shard: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -78,15 +86,17 @@ class RecordFeed:
             CROPS[self.crop],
             self.flip,
             self.threads,
-            corrupt_share=self.corrupt_share,
+            self.shard,
+            self.corrupt_share,
         )
 
     def in_order(self) -> Iterator[MaskedBatch]:
         """As `ArrayFeed.in_order`; the middle of each image."""
+        rows = shard_rows(self.batch_size, self.shard)
         for start in range(0, len(self), self.batch_size):
-            indices = range(start, min(start + self.batch_size, len(self)))
+            indices = range(start, min(start + self.batch_size, len(self)))[rows]
             images, labels = eval_arrays(self.source, self.size, indices, threads=self.threads)
-            yield next(eval_batches(Split(images, labels), self.batch_size))
+            yield filled_up(images, labels, rows.stop - rows.start)
 
 
 Feed = ArrayFeed | RecordFeed

@@ -48,3 +48,15 @@ class RunLog:
         for part in (self.progress, self.metrics, self.timing, self.events):
             if part is not None:
                 part.close()
+
+
+class NoLog:
+    """What processes other than the first write down: nothing."""
+
+    def train(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def test(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,18 @@ def prepare_workdir(path: Path) -> None:
         raise UserError(f"--workdir {path}: cannot be written to")
     if any(path.iterdir()) and not any((path / name).exists() for name in OURS):
         raise UserError(f"--workdir {path}: holds other things and no run; allowed a new or empty folder, or a run's")
+
+
+def require_shared(path: Path, seconds: float = 60.0) -> None:
+    """Raise UserError unless the folder is the one that process 0 has prepared.
+
+    A network file system may show a new file some time after it was written: wait that long.
+    """
+    until = time.monotonic() + seconds
+    while not (path / "config.json").is_file():
+        if time.monotonic() > until:
+            raise UserError(f"--workdir {path}: not the folder of process 0; allowed one that all processes see")
+        time.sleep(0.2)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
