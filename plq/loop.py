@@ -170,8 +170,10 @@ class Run:
         self.log.note(f"{path}: {text}; logits: {compare(trained, served)}")
 
     def close(self) -> None:
-        self.log.close()
-        self.store.close()
+        try:
+            self.log.close()
+        finally:
+            self.store.close()
 
 
 def compare(left: np.ndarray, right: np.ndarray) -> str:

@@ -39,10 +39,19 @@ def require_shared(path: Path, seconds: float = 60.0) -> None:
         time.sleep(0.2)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise UserError, naming the path, where it cannot be written to: a full disk, a quota, a read-only mount."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written to ({error.strerror or error})") from error
+
+
 def write_text_atomic(path: Path, text: str) -> None:
-    """The whole text or nothing, also when the process is killed."""
+    """The whole text or nothing, also when the process is killed. Raises UserError if it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
+    with writing(path), temporary.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
