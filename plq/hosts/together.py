@@ -1,6 +1,11 @@
 """A run in one process or in several: joined at the start, and ended together."""
 
 import contextlib
+import os
+import socket
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +13,7 @@ import jax
 
 from plq.errors import UserError
 from plq.hosts.place import ALONE, Place, launcher
-from plq.hosts.watch import Watch, service
+from plq.hosts.watch import LOST, Watch, service
 
 JOIN_SECONDS = 300  # for all processes to come
 HEARTBEAT_SECONDS = 100  # JAX's own: the last resort, if a watch is stuck itself
@@ -46,23 +51,36 @@ def _join(place: Place | None) -> None:
     source = "" if place else launcher()
     if place == ALONE or not (place or source):
         return
-    given: dict[str, Any] = {
-        "initialization_timeout": JOIN_SECONDS,
-        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
-    }
+    given: dict[str, Any] = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
     if place:
         given["coordinator_address"] = place.coordinator
         given["num_processes"], given["process_id"] = place.num_processes, place.process_id
-    try:
-        jax.distributed.initialize(**given)
-    except Exception as error:
-        flags = f"--coordinator {place.coordinator}" if place else f"{source} started this process"
-        others = "" if place else "; give --coordinator, --num_processes, --process_id, or --num_processes 1 alone"
-        raise UserError(f"{flags}: the processes did not come together ({_reason(error)}){others}") from error
+    flags = f"--coordinator {place.coordinator} --process_id {place.process_id}" if place else f"started by {source}"
+    # JAX ends a process that has waited for too long by pages of C++: we are there before it.
+    guard = threading.Timer(JOIN_SECONDS, _give_up, (flags, place))
+    guard.daemon = True
+    guard.start()
+    with warnings.catch_warnings(record=True) as notes:
+        try:
+            jax.distributed.initialize(**given, initialization_timeout=2 * JOIN_SECONDS)
+        except Exception as error:
+            why = " ".join([str(error), *(str(note.message) for note in notes)]).split()
+            known = "" if place else "; --coordinator, --num_processes and --process_id say it, --num_processes 1 alone"
+            raise UserError(f"{flags}: the processes did not come together ({' '.join(why)[:200]}){known}") from error
+        finally:
+            guard.cancel()
 
 
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def _give_up(flags: str, place: Place | None) -> None:
+    why = "not all processes came"
+    if place and place.process_id:
+        host, _, port = place.coordinator.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            why = f"process 0 cannot be reached: {error.strerror or error}"
+    print(f"plq: {flags}: {why} within {JOIN_SECONDS} s", file=sys.stderr, flush=True)
+    os._exit(LOST)
 
 
 def _part(watch: Watch) -> None:
