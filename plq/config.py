@@ -33,6 +33,8 @@ from plq.settings import Settings
 QUICK = "quick"
 # A run may be resumed with other values of these: they do not change what it computes.
 FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cache_dir", "data.threads")
+# Processes of one run may have other values of these.
+FREE_PER_PROCESS = ("data.data_dir", "data.cache_dir", "data.threads")
 
 
 def default() -> ConfigDict:
@@ -138,13 +140,15 @@ def fields_of(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{section}.{name}", value
 
 
-def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Fields that may not change when a run is resumed and did: "data.name: saved a, now b"."""
+def differences(
+    saved: dict[str, Any], current: dict[str, Any], free: tuple[str, ...] = FREE_ON_RESUME, there: str = "saved"
+) -> list[str]:
+    """Fields that are not free to differ and do: "data.name: saved a, now b"."""
     old, new = dict(fields_of(saved)), dict(fields_of(current))
-    names = [name for name in {**old, **new} if not name.startswith(FREE_ON_RESUME)]
+    names = [name for name in {**old, **new} if not name.startswith(free)]
     plain = lambda value: list(value) if isinstance(value, tuple) else value
     changed = [name for name in names if plain(old.get(name)) != plain(new.get(name))]
-    return [f"{name}: saved {old.get(name)}, now {new.get(name)}" for name in changed]
+    return [f"{name}: {there} {old.get(name)}, now {new.get(name)}" for name in changed]
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

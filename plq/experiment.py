@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
 from plq.checkpoint.inherit import Inherited, inherit, read_start
 from plq.checkpoint.match import leaf_shapes
@@ -23,7 +24,7 @@ from plq.layers.describe import Layer, layer_table, variable_roles
 from plq.prune import drop_ancillary
 from plq.settings import Data, Settings
 from plq.train.calibrate import calibrated
-from plq.train.mesh import batch_sharding, make_mesh, replicated
+from plq.train.mesh import batch_sharding, join_rows, make_mesh, place, replicated, require_split, state_shardings
 from plq.train.optimizer import learning_rate, make_optimizer
 from plq.train.state import State, Tally, init_state
 from plq.train.step import Task, logits_of, score, train_step
@@ -59,7 +60,7 @@ class Experiment:
     @cached_property
     def sharding(self) -> jax.sharding.NamedSharding:
         """Of a batch."""
-        return batch_sharding(self.mesh, self.settings.data.batch_size)
+        return batch_sharding(self.mesh, self.settings.data.batch_size, self.settings.train.accumulate)
 
     @cached_property
     def learning_rate(self) -> Callable[[Any], Any]:
@@ -80,6 +81,7 @@ class Experiment:
             std=data.std,
             label_smoothing=settings.train.label_smoothing,
             seed=settings.train.seed,
+            accumulate=settings.train.accumulate,
         )
 
     @cached_property
@@ -93,20 +95,27 @@ class Experiment:
     @cached_property
     def step(self) -> Callable[[State, jax.Array, jax.Array], State]:
         """The compiled training step: (state, images, labels) -> state. The given state is used up."""
-        everywhere = replicated(self.mesh)
-        return jax.jit(
-            lambda state, images, labels: train_step(self.task, state, images, labels),
-            in_shardings=(everywhere, self.sharding, self.sharding),
-            out_shardings=everywhere,
-            donate_argnums=(0,),
-        )
+
+        def step(state: State, images: jax.Array, labels: jax.Array) -> State:
+            state = train_step(self.task, state, images, labels, self.whole)
+            return jax.lax.with_sharding_constraint(state, state_shardings(self.mesh, state))
+
+        return jax.jit(step, in_shardings=(None, self.sharding, self.sharding), donate_argnums=(0,))
 
     @cached_property
     def logits(self) -> Callable[[State, Any], jax.Array]:
         """Compiled: (state, uint8 images of one batch) -> logits, in evaluation mode."""
-        everywhere = replicated(self.mesh)
-        function = lambda state, images: logits_of(self.task, state, images)
-        return jax.jit(function, in_shardings=(everywhere, self.sharding), out_shardings=everywhere)
+        function = lambda state, images: logits_of(self.task, self.whole(state), images)
+        return jax.jit(function, in_shardings=(None, self.sharding), out_shardings=replicated(self.mesh))
+
+    def whole(self, tree: Any) -> Any:
+        """Inside a compiled function: the tree with all of every leaf on every device."""
+        return jax.lax.with_sharding_constraint(tree, replicated(self.mesh)) if self.mesh.shape["fsdp"] > 1 else tree
+
+    @cached_property
+    def gather(self) -> Callable[[Any], Any]:
+        """Compiled: arrays on the mesh -> the same, all of each on every device."""
+        return jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))
 
     def initial_state(self) -> State:
         """The state of step 0, on the mesh: fresh or inherited weights, and scales calibrated on the first batch."""
@@ -114,12 +123,15 @@ class Experiment:
         if inherited is not None:
             weights, statistics = inherited.into(state.weights), inherited.into(state.statistics)
             state = dataclasses.replace(state, weights=weights, statistics=statistics)
-        everywhere = replicated(self.mesh)
-        state, kernels = jax.device_put(state, everywhere), inherited is not None
+        state, kernels = place(self.mesh, state), inherited is not None
         if not self._learned:
             return state
-        stage = lambda state, images: calibrated(self.task, state, images, kernels)
-        return jax.jit(stage, out_shardings=everywhere)(state, self.batch(0)[0])
+
+        def calibrate(state: State, images: jax.Array) -> State:
+            state = calibrated(self.task, self.whole(state), images, kernels)
+            return jax.lax.with_sharding_constraint(state, state_shardings(self.mesh, state))
+
+        return jax.jit(calibrate)(state, self.batch(0)[0])
 
     @cached_property
     def inherited(self) -> Inherited | None:
@@ -149,13 +161,13 @@ class Experiment:
 
     def abstract_state(self, step: int) -> Any:
         """Shapes, dtypes and shardings of the state at this step."""
-        sharding = replicated(self.mesh)
-        abstract = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        return jax.tree.map(abstract, self.left_behind(jax.eval_shape(self._init), step))
+        state = self.left_behind(jax.eval_shape(self._init), step)
+        abstract = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return jax.tree.map(abstract, state, state_shardings(self.mesh, state))
 
     def fresh_tally(self) -> Tally:
         """A zero tally on the mesh."""
-        return jax.device_put(Tally.zero(), replicated(self.mesh))
+        return place(self.mesh, Tally.zero())
 
     def batches(self, start: int, stop: int) -> Generator[tuple[jax.Array, jax.Array], None, None]:
         """Images and labels of the steps from ``start`` up to ``stop``, on the mesh.
@@ -163,15 +175,23 @@ class Experiment:
         The next batch is on its way to the devices while a step runs and its results are waited for.
         """
         with contextlib.closing(self.train.batches(start, stop)) as batches:
-            yield from one_ahead(jax.device_put(batch, self.sharding) for batch in batches)
+            yield from one_ahead(join_rows(self.sharding, batch) for batch in batches)
 
     def batch(self, step: int) -> tuple[jax.Array, jax.Array]:
         """Images and labels of one step, on the mesh."""
         return next(self.batches(step, step + 1))
 
+    def test_batch(self) -> jax.Array:
+        """The first images of the test split, on the mesh."""
+        return join_rows(self.sharding, next(self.test.in_order())[0])
+
     def test_logits(self, state: State) -> tuple[np.ndarray, np.ndarray]:
         """Logits [examples, classes] and labels [examples] of the whole test split, in evaluation mode."""
-        return all_logits(lambda images: self.logits(state, jax.device_put(images, self.sharding)), self.test)
+        return all_logits(lambda images: self.logits(state, join_rows(self.sharding, images)), self.test)
+
+    def served_logits(self, model: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray]:
+        """As `test_logits`, of a served model; each process serves its own images."""
+        return all_logits(lambda images: process_allgather(np.asarray(model(images)), tiled=True), self.test)
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Mean loss and accuracy over the whole test split."""
@@ -191,13 +211,18 @@ class Experiment:
 
 
 def all_logits(function: Callable[[np.ndarray], Any], feed: Feed) -> tuple[np.ndarray, np.ndarray]:
-    """What ``function`` (uint8 images of one batch -> logits) gives for each image of the feed, and its labels."""
+    """Logits for each image of the feed, and its labels.
+
+    ``function``: uint8 images, this process's rows of a batch -> logits of the whole batch. What fills up the last
+    batch is at its end and is cut off.
+    """
     logits, labels = [], []
-    for images, given, mask in feed.in_order():
-        real = mask > 0
-        logits.append(jax.device_get(function(images))[real])
-        labels.append(given[real])
-    return np.concatenate(logits), np.concatenate(labels)
+    for images, given, _ in feed.in_order():
+        logits.append(jax.device_get(function(images)))
+        labels.append(given)
+    everywhere = process_allgather(np.stack(labels))  # [processes, batches, rows]
+    count = len(feed)
+    return np.concatenate(logits)[:count], everywhere.swapaxes(0, 1).reshape(-1)[:count]
 
 
 _score = jax.jit(score)
@@ -208,29 +233,37 @@ def evaluation(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in _score(logits, labels).items()}
 
 
-def open_feed(data: Data, split: str, seed: int = 0) -> Feed:
-    """The images of a split as the config has them. Raises UserError for whatever is missing or does not fit."""
+def open_feed(data: Data, split: str, seed: int = 0, shard: tuple[int, int] = (0, 1)) -> Feed:
+    """The images of a split as the config has them, of each batch the rows of this process.
+
+    Raises UserError for whatever is missing or does not fit.
+    """
     if not data.crop:
         images = load_split(data.name, split, data.image_size, data.data_dir, data.cache_dir)
-        return ArrayFeed(images, data.batch_size, seed)
+        return ArrayFeed(images, data.batch_size, seed, shard)
     if data.name == "digits":
         raise UserError(f"data.crop={data.crop}: digits are read whole; leave data.crop empty")
     source = RecordSource(data.name, split, data.data_dir)
-    fields = (data.image_size, data.crop, data.flip, data.threads, data.corrupt_share)
+    fields = (data.image_size, data.crop, data.flip, data.threads, data.corrupt_share, shard)
     return RecordFeed(source, data.batch_size, seed, *fields)
 
 
 def assemble(settings: Settings) -> Experiment:
-    """Open the data and check that settings and data fit. Raises UserError if they do not."""
+    """Open the data and check that settings, data and devices fit. Raises UserError if they do not."""
     data, seed = settings.data, settings.train.seed
     info = describe(data.name, data.data_dir)
+    mesh = make_mesh(dataclasses.asdict(settings.mesh))
+    batch_sharding(mesh, data.batch_size, settings.train.accumulate)
     splits = zip((data.train_split, data.test_split), default_splits(data.name), strict=True)
-    experiment = Experiment(settings, info, *(open_feed(data, given or usual, seed) for given, usual in splits))
+    shard = (jax.process_index(), jax.process_count())
+    feeds = [open_feed(data, given or usual, seed, shard) for given, usual in splits]
+    experiment = Experiment(settings, info, *feeds)
     _check_images(experiment)
     steps_per_epoch(len(experiment.train), data.batch_size)
-    batch_sharding(experiment.mesh, data.batch_size)
     network = settings.architecture(len(info.class_names)).plain()
     layer_table(network, experiment.image_shape)  # refuses images that the network cannot take
+    if mesh.shape["fsdp"] > 1:
+        require_split(mesh, experiment.abstract_state(0).weights)
     return experiment
 
 

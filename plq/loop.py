@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,9 +12,11 @@ from plq import inference
 from plq.checkpoint.model_file import write_model
 from plq.checkpoint.store import Store
 from plq.errors import UserError
-from plq.experiment import Experiment, all_logits, evaluation
+from plq.experiment import Experiment, evaluation
+from plq.hosts.stop import stop_requests
+from plq.hosts.together import is_first
 from plq.prune import removal
-from plq.report.log import RunLog
+from plq.report.log import NoLog, RunLog
 from plq.report.progress import Progress
 from plq.train.state import State
 from plq.variables import KEPT
@@ -30,28 +30,11 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-@contextlib.contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """SIGTERM and Ctrl-C are noted in the list, to be acted on between two steps; a second one acts at once."""
-    received: list[int] = []
-    kinds = (signal.SIGTERM, signal.SIGINT)
-
-    def note(signum: int, frame: Any) -> None:
-        received.append(signum)
-        signal.signal(signum, before[signum])
-
-    before: dict[int, Any] = {kind: signal.getsignal(kind) for kind in kinds}
-    for kind in kinds:
-        signal.signal(kind, note)
-    try:
-        yield received
-    finally:
-        for kind in kinds:
-            signal.signal(kind, before[kind])
-
-
 class Run:
-    """One experiment in its folder. `train` then `finish`; both go on from what the folder holds."""
+    """One experiment in its folder. `train` then `finish`; both go on from what the folder holds.
+
+    With several processes each has a Run and all do the same, in one folder; the first one writes and speaks.
+    """
 
     def __init__(self, experiment: Experiment, workdir: Path):
         self.experiment, self.workdir = experiment, workdir
@@ -59,8 +42,11 @@ class Run:
         self.store = Store(workdir / "checkpoints", keep.keep_latest, keep.keep_best)
         self.step, self.state, self.test = self._start()
         total, epoch = experiment.total_steps, experiment.epoch_steps
-        progress = Progress(total, epoch, experiment.settings.data.batch_size, self.step)
-        self.log = RunLog(workdir, progress, self.step, experiment.settings.report.tensorboard)
+        if is_first():
+            progress = Progress(total, epoch, experiment.settings.data.batch_size, self.step)
+            self.log: RunLog | NoLog = RunLog(workdir, progress, self.step, experiment.settings.report.tensorboard)
+        else:
+            self.log = NoLog()
 
     def _start(self) -> tuple[int, State, dict[str, float]]:
         """Step, state and last test figures: of the newest checkpoint that can be read, or fresh ones."""
@@ -79,18 +65,19 @@ class Run:
             self.log.note(str(self.experiment.inherited))
         save_every = settings.checkpoint.every_steps or self.experiment.epoch_steps
         batches = self.experiment.batches(self.step, total)
-        with noted_signals() as received, contextlib.closing(batches):
+        with stop_requests() as stopped, contextlib.closing(batches):
             for batch in batches:
                 self._advance(batch)
                 if self._due(settings.report.every_steps):
                     self._report()
                 if self._due(self.experiment.epoch_steps):
                     self._evaluate()
-                if self._due(save_every) or received:
+                signum = stopped(self.step)
+                if self._due(save_every) or signum:
                     self._save()
-                if received:
+                if signum:
                     self.store.wait()
-                    raise Interrupted(received[0], self.step)
+                    raise Interrupted(signum, self.step)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.experiment.total_steps
@@ -106,7 +93,7 @@ class Run:
             self._leave(pruned)
 
     def _leave(self, pruned: State) -> None:
-        images = jax.device_put(next(self.experiment.test.in_order())[0], self.experiment.sharding)
+        images = self.experiment.test_batch()
         same = compare(*(np.asarray(self.experiment.logits(state, images)) for state in (self.state, pruned)))
         dropped = removal({"weights": self.state.weights, "statistics": self.state.statistics})
         what = f"the branch is left behind: {dropped}"
@@ -166,22 +153,27 @@ class Run:
             self.log.note(f"no model written: f is still {factor:.3g}, and removal is exact at f = 0 only")
             return
         path = self.workdir / "model"
-        variables = {name: self.state.variables.get(name, {}) for name in KEPT}
+        variables = jax.device_get(self.experiment.gather({name: self.state.variables.get(name, {}) for name in KEPT}))
         description = self.experiment.description()
         description["training"] = {**description["training"], "step": self.step, "test": self.test}
-        write_model(path, jax.device_get(variables), description)
-        self._check(path)
+        if is_first():
+            write_model(path, variables, description)
+            self._check(path, inference.load(path))
+        else:
+            self._check(path, inference.from_variables(variables, description))
 
-    def _check(self, path: Path) -> None:
-        served, labels = all_logits(inference.load(path), self.experiment.test)
+    def _check(self, path: Path, model: inference.Model) -> None:
+        served, labels = self.experiment.served_logits(model)
         trained, _ = self.experiment.test_logits(self.state)
         accuracies = [evaluation(logits, labels)["accuracy"] for logits in (served, trained)]
         text = f"test accuracy {100 * accuracies[0]:.2f} % ({100 * accuracies[1]:.2f} % as trained)"
         self.log.note(f"{path}: {text}; logits: {compare(trained, served)}")
 
     def close(self) -> None:
-        self.log.close()
-        self.store.close()
+        try:
+            self.log.close()
+        finally:
+            self.store.close()
 
 
 def compare(left: np.ndarray, right: np.ndarray) -> str:

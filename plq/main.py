@@ -1,23 +1,31 @@
 """Train, evaluate, strip: ``python -m plq.main --config configs/X.py [--workdir DIR] [--config.field=value ...]``."""
 
+import contextlib
+import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 
 from plq.command_line import read
-from plq.config import default_workdir, differences, fields_of, read_config
+from plq.config import FREE_PER_PROCESS, default_workdir, differences, fields_of, read_config
 from plq.door import run
 from plq.errors import UserError
 from plq.experiment import Experiment, assemble
+from plq.hosts.place import Place, flagged
+from plq.hosts.together import is_first, of_first, together
 from plq.loop import Interrupted, Run
 from plq.report.table import format_table, human_bytes
-from plq.report.workdir import lock, prepare_workdir, write_text_atomic
+from plq.report.workdir import lock, prepare_workdir, require_shared, write_text_atomic
 from plq.settings import Settings
+from plq.train.mesh import bytes_per_device
 
-USAGE = """usage: python -m plq.main --config FILE[:ARGUMENT] [--workdir DIR] [--config.SECTION.FIELD=VALUE ...]
+PATIENCE = 60.0
+USAGE = f"""usage: python -m plq.main --config FILE[:ARGUMENT] [--workdir DIR] [--config.SECTION.FIELD=VALUE ...]
 
 Train an expanded low-precision network, evaluate it, and write the stripped model to DIR/model.
 A run that was interrupted goes on when the same command is given again.
@@ -26,7 +34,18 @@ A run that was interrupted goes on when the same command is given again.
                     (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a run of seconds
   --workdir DIR     where everything is written (default: runs/<name of FILE>-<ARGUMENT>)
 
-Exit status: 0 done, 2 something given is wrong (one line says what), 130 or 143 stopped by Ctrl-C or SIGTERM.
+Several processes make one run if Slurm, Open MPI, a Kubernetes JobSet or a TPU pod started them, or if each is given
+
+  --coordinator HOST:PORT  where process 0 listens
+  --num_processes N        how many there are; 1 alone: run alone wherever this is
+  --process_id I           which one this is, 0 to N - 1
+
+and --workdir is a folder that all of them see.
+
+  --patience SECONDS  without a sign of life after which a process counts as lost and the others end ({PATIENCE:g})
+
+Exit status: 0 done, 2 something given is wrong (one line says what), 130 or 143 stopped by Ctrl-C or SIGTERM,
+134 another process was lost.
 
 Fields of a config, with their defaults:
 """
@@ -37,11 +56,33 @@ def usage() -> str:
     return USAGE + "\n".join(f"  --config.{name}={value!r}" for name, value in fields_of(Settings().to_json()))
 
 
-def parse(argv: list[str]) -> tuple[Settings, Path]:
-    """Checked settings and the folder of the run. Raises UserError for whatever cannot be understood."""
-    command = read(argv, lambda values: flags.DEFINE_string("workdir", "", "the folder", flag_values=values))
-    workdir = command.flags["workdir"].value or default_workdir(command.file, command.argument)
-    return command.settings, Path(workdir)
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What the command line asks for. ``place`` is None where it does not say which of several processes this is."""
+
+    settings: Settings
+    workdir: Path
+    place: Place | None
+    patience: float
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", "", "where everything is written", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "where process 0 listens", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "how many processes", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "which process", flag_values=values)
+    flags.DEFINE_float("patience", PATIENCE, "seconds until a process counts as lost", flag_values=values)
+
+
+def parse(argv: list[str]) -> Given:
+    """The command line, checked. Raises UserError for whatever cannot be understood."""
+    command = read(argv, _define_flags)
+    given: dict[str, Any] = {name: command.flags[name].value for name in command.flags}
+    workdir = Path(given["workdir"] or default_workdir(command.file, command.argument))
+    if not 1 <= given["patience"] < float("inf"):
+        raise UserError(f"--patience {given['patience']:g}: allowed 1 or more seconds")
+    place = flagged(given["coordinator"], given["num_processes"], given["process_id"])
+    return Given(command.settings, workdir, place, given["patience"])
 
 
 def print_layers(experiment: Experiment) -> None:
@@ -65,6 +106,17 @@ def print_layers(experiment: Experiment) -> None:
     print(format_table(header, rows, ["total", "", "", "", "", *sums]))
     now, deployed = (human_bytes(size) for size in sums[2:])
     print(f"variables: {now} in training, {deployed} deployed with packed weights")
+    if experiment.mesh.size > 1:
+        print(devices_line(experiment))
+
+
+def devices_line(experiment: Experiment) -> str:
+    """On what the run goes, and what its state takes there."""
+    mesh, processes = experiment.mesh, jax.process_count()
+    each = human_bytes(bytes_per_device(mesh, experiment.abstract_state(0)))
+    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    where = f" of {processes} processes" if processes > 1 else ""
+    return f"devices: {mesh.size} x {mesh.devices.flat[0].device_kind}{where} ({axes}), state {each} on each"
 
 
 def claim(workdir: Path, chosen: Settings) -> None:
@@ -78,10 +130,20 @@ def claim(workdir: Path, chosen: Settings) -> None:
         raise UserError(f"--workdir {workdir}: holds a run with another config ({'; '.join(changed)}); choose another")
 
 
-def require_start(experiment: Experiment, workdir: Path) -> None:
-    """Before a run writes anything: raise UserError if it cannot start from ``model.init_from``."""
-    if not (workdir / "config.json").exists():
-        str(experiment.inherited)
+@contextlib.contextmanager
+def claimed(workdir: Path, chosen: Settings) -> Iterator[None]:
+    """The folder of the run, held by process 0. Raises UserError where another process was given something else."""
+    with contextlib.ExitStack() as held:
+        if is_first():
+            prepare_workdir(workdir)
+            held.enter_context(lock(workdir))
+            claim(workdir, chosen)
+        first = json.loads(of_first("config", json.dumps(chosen.to_json())))
+        changed = differences(first, chosen.to_json(), FREE_PER_PROCESS, "process 0 has")
+        if changed:
+            raise UserError(f"--config: not that of process 0 ({'; '.join(changed)}); allowed one command for all")
+        require_shared(workdir)
+        yield
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,14 +152,13 @@ def main(argv: list[str] | None = None) -> None:
     if not argv or {"--help", "-h", "-help", "--helpfull"} & set(argv):
         print(usage())
         return
-    chosen, workdir = parse(argv)
-    experiment = assemble(chosen)
-    require_start(experiment, workdir)
-    prepare_workdir(workdir)
-    with lock(workdir):
-        claim(workdir, chosen)
-        print_layers(experiment)
-        train(experiment, workdir)
+    given = parse(argv)
+    with together(given.place, given.patience):
+        experiment = assemble(given.settings)
+        with claimed(given.workdir, given.settings):
+            if is_first():
+                print_layers(experiment)
+            train(experiment, given.workdir)
 
 
 def train(experiment: Experiment, workdir: Path) -> None:

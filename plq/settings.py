@@ -103,12 +103,15 @@ class Train:
     """Length of the run and the loss."""
 
     epochs: float = 10.0  # a fraction is allowed
+    accumulate: int = 1  # parts of a batch, taken in turn; one update, but batch norm sees one part at a time
     label_smoothing: float = 0.0
     seed: int = 0  # of initial weights, data order, augmentation, dropout
 
     def check(self) -> None:
         if not self.epochs > 0:
             raise UserError(f"train.epochs={self.epochs}: allowed above 0")
+        if self.accumulate < 1:
+            raise UserError(f"train.accumulate={self.accumulate}: allowed 1 or more")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"train.label_smoothing={self.label_smoothing}: allowed 0 or above, below 1")
         if not 0 <= self.seed < 2**31:
@@ -117,13 +120,17 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-    """Devices along each axis."""
+    """Devices along each axis (see `plq.train.mesh`). A run's figures do not depend on them."""
 
-    data: int = -1  # -1: all devices
+    data: int = -1  # over which the batch is split; -1: all devices that are left
+    fsdp: int = 1  # over which the weights and what the optimizer keeps are split too
 
     def check(self) -> None:
-        if self.data != -1 and self.data < 1:
-            raise UserError(f"mesh.data={self.data}: allowed 1 or more, or -1 for all devices")
+        for field in ("data", "fsdp"):
+            if getattr(self, field) != -1 and getattr(self, field) < 1:
+                raise UserError(f"mesh.{field}={getattr(self, field)}: allowed 1 or more, or -1 for all devices")
+        if self.data == self.fsdp == -1:
+            raise UserError("mesh.data=-1 mesh.fsdp=-1: allowed -1 for one of them")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,9 @@ from plq.settings import APPLIES, Settings
 
 ROOT = Path(plq.__file__).parent
 ROOMS = [
-    "errors", "variables", "door", "data", "prepare", "quant", "layers", "models", "train", "checkpoint", "prune",
-    "inference", "frozen", "report", "settings", "config", "command_line", "experiment", "loop", "main", "evaluate",
-    "predict", "describe", "export",
+    "errors", "variables", "door", "hosts", "data", "prepare", "quant", "layers", "models", "train", "checkpoint",
+    "prune", "inference", "frozen", "report", "settings", "config", "command_line", "experiment", "loop", "main",
+    "evaluate", "predict", "describe", "export",
 ]  # fmt: skip
 
 

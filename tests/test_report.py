@@ -124,7 +124,7 @@ def events(folder):
 
     from tensorboardX.proto.event_pb2 import Event
 
-    for file in sorted(folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
+    for file in sorted(folder.glob("*.events.*"), key=lambda path: path.stat().st_mtime_ns):
         data, position = file.read_bytes(), 0
         while position < len(data):
             (length,) = struct.unpack_from("<Q", data, position)

@@ -13,6 +13,7 @@ from plq.errors import UserError
 # What reading a damaged checkpoint can raise: missing files, tensorstore and JSON errors, and from Orbax's
 # parsing of changed JSON lacking keys, wrong types and lacking attributes.
 READ_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError)
+WRITE_ERRORS = (OSError, ValueError, RuntimeError)
 
 T = TypeVar("T")
 

@@ -4,6 +4,9 @@ A state is stored as a nested dict of its leaves by name, so that it can be read
 made it. Orbax restores a tree that does not match without a word, does not notice changed bytes in array
 data, and takes a tree it cannot read for an empty one: so each checkpoint carries a manifest of its own,
 with shape, dtype and checksum of every leaf, the record and the accuracy, itself under a checksum.
+
+A checkpoint does not depend on the mesh it was saved from. With several processes all of them call each method, on one
+folder that all of them see; process 0 makes, moves and removes folders.
 """
 
 import json
@@ -16,13 +19,15 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 from orbax.checkpoint import v1 as ocp
 
 from plq.checkpoint.keep import Keep
-from plq.checkpoint.manifest import checksum, require_intact, sealed, unsealed
+from plq.checkpoint.manifest import checksums, require_intact, sealed, unsealed
 from plq.checkpoint.match import Leaves, leaf_shapes, require_same_leaves
-from plq.checkpoint.reading import READ_ERRORS, UnreadableError, hushed, reading, reason
+from plq.checkpoint.reading import READ_ERRORS, WRITE_ERRORS, UnreadableError, hushed, reading, reason
 from plq.errors import UserError
+from plq.hosts.together import is_first
 from plq.variables import flatten, leaf_path, nest
 
 Record = dict[str, Any]
@@ -54,14 +59,15 @@ class Store:
             "record": dict(record),
             "accuracy": accuracy,
             "leaves": leaf_shapes(state),
-            "crc32": {path: checksum(leaf) for path, leaf in copies.items()},
+            "checksums": checksums(copies),
         }
         self._keep.note(step, accuracy)
-        self._checkpointer.save_async(step, nest(copies), force=True, custom_metadata=sealed(manifest))
+        begin = lambda: self._checkpointer.save_async(step, nest(copies), force=True, custom_metadata=sealed(manifest))
+        self._writing(begin)
 
     def wait(self) -> None:
-        """Return when the save in progress, if any, is complete."""
-        self._checkpointer.wait()
+        """Return when the save in progress, if any, is complete. Raises UserError if it failed."""
+        self._writing(self._checkpointer.wait)
 
     def close(self) -> None:
         """Finish the save in progress. To be called after saving: a program that ends without it loses that
@@ -130,7 +136,7 @@ class Store:
                 record = self.record(step)
                 state = self.restore(step, like_for(record))
             except UnreadableError as error:
-                warnings.warn(f"skipped: {error}", stacklevel=2)
+                _warn(f"skipped: {error}")
                 continue
             self._set_aside([newer for newer in steps if newer > step])
             return step, state, record
@@ -159,43 +165,72 @@ class Store:
 
     def _load(self, step: int, wanted: Any, partial: bool = False) -> dict[str, jax.Array]:
         """The wanted leaves by path, compared with their checksums."""
-        checksums = self._manifest(step)["crc32"]
+        saved = self._manifest(step)["checksums"]
 
         def read() -> dict[str, jax.Array]:
             context = ocp.Context()
             context.pytree.loading.partial_load = partial
+            # Each process reads by itself: one that cannot would keep the others waiting.
+            context.multiprocessing_options.active_processes = {jax.process_index()}
+            context.multiprocessing_options.primary_host = jax.process_index()
             with context:
-                loaded = flatten(self._checkpointer.load(step, wanted))
-            require_intact({path: loaded[path] for path in flatten(wanted)}, checksums)
-            return loaded
+                return flatten(self._checkpointer.load(step, wanted))
 
-        return self._readable(step, read)
+        loaded = self._readable(step, read)
+        self._readable(step, lambda: require_intact({path: loaded[path] for path in flatten(wanted)}, saved))
+        return loaded
 
     def _readable(self, step: int, read: Callable[[], T]) -> T:
-        return reading(f"{self.directory / str(step)}", read)
+        """``read()`` in every process. Raises UnreadableError in all of them if one cannot."""
+        source, found, trouble = str(self.directory / str(step)), [], None
+        try:
+            found.append(reading(source, read))
+        except UnreadableError as error:
+            trouble = error
+        if not process_allgather(np.array(not trouble)).all():
+            raise trouble or UnreadableError(f"{source}: cannot be read by another process")
+        return found[0]
 
     def _aside(self) -> Path:
         return self.directory.with_name(self.directory.name + ".unreadable")
 
     def _set_aside(self, steps: list[int]) -> None:
         """Out of the way of later saves of the same steps; not deleted."""
-        for step in steps:
-            self._aside().mkdir(exist_ok=True)
-            target = self._aside() / str(step)
-            shutil.rmtree(target, ignore_errors=True)
-            (self.directory / str(step)).rename(target)
-        if steps:
-            with hushed():
-                self._checkpointer.reload()
-            warnings.warn(f"moved to {self._aside()}: unreadable checkpoints {steps}", stacklevel=3)
+        if not steps:
+            return
+        if is_first():
+            for step in steps:
+                self._aside().mkdir(exist_ok=True)
+                target = self._aside() / str(step)
+                shutil.rmtree(target, ignore_errors=True)
+                (self.directory / str(step)).rename(target)
+        sync_global_devices("set aside")
+        with hushed():
+            self._checkpointer.reload()
+        _warn(f"moved to {self._aside()}: unreadable checkpoints {steps}")
 
     def _remove_unfinished(self) -> None:
         leftovers = [path for path in self.directory.glob("*.orbax-checkpoint-tmp*") if path.is_dir()]
-        for path in leftovers:
-            shutil.rmtree(path, ignore_errors=True)
-        if leftovers:
-            names = ", ".join(path.name for path in leftovers)
-            warnings.warn(f"{self.directory}: removed half-written checkpoints {names}", stacklevel=3)
+        sync_global_devices("unfinished listed")
+        if not leftovers:
+            return
+        if is_first():
+            for path in leftovers:
+                shutil.rmtree(path, ignore_errors=True)
+        names = ", ".join(path.name for path in leftovers)
+        _warn(f"{self.directory}: removed half-written checkpoints {names}")
+
+    def _writing(self, write: Callable[[], Any]) -> None:
+        """``write()``. Raises UserError if the folder does not take it."""
+        with hushed():
+            try:
+                write()
+                return
+            except WRITE_ERRORS as error:
+                why = reason(error)
+        saved = self.steps()
+        kept = f"the newest complete checkpoint is step {saved[-1]:,}" if saved else "there is no complete checkpoint"
+        raise UserError(f"{self.directory}: cannot be written to ({why}); {kept}, from which the same command goes on")
 
 
 def open_store(workdir: Path) -> Store:
@@ -203,6 +238,12 @@ def open_store(workdir: Path) -> Store:
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir}: holds no folder checkpoints; expected a folder that training wrote")
     return Store(workdir / "checkpoints")
+
+
+def _warn(text: str) -> None:
+    """Once for all processes."""
+    if is_first():
+        warnings.warn(text, stacklevel=4)
 
 
 def _copy(leaf: jax.Array) -> jax.Array:

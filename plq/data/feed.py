@@ -1,4 +1,8 @@
-"""Where a run's batches come from: arrays in memory, or records read and cropped as they are needed."""
+"""Where a run's batches come from: arrays in memory, or records read and cropped as they are needed.
+
+``batch_size`` counts the images of all processes. ``shard`` is (index, count) of this one: it makes its rows of every
+batch and no others, and which images and which random numbers these are does not depend on the number of processes.
+"""
 
 import dataclasses
 from collections.abc import Generator, Iterator
@@ -6,7 +10,7 @@ from collections.abc import Generator, Iterator
 import numpy as np
 
 from plq.data.crops import CROPS
-from plq.data.order import batch_indices
+from plq.data.order import batch_indices, shard_rows
 from plq.data.records import middles, train_batches
 from plq.data.sets import Split
 from plq.data.source import RecordSource
@@ -22,6 +26,7 @@ class ArrayFeed:
     split: Split
     batch_size: int
     seed: int
+    shard: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return len(self.split.labels)
@@ -32,8 +37,8 @@ class ArrayFeed:
         return height, width, channels
 
     def batch(self, step: int) -> Batch:
-        """uint8 images [batch, height, width, channels] and int32 labels [batch] of a training step."""
-        chosen = batch_indices(self.seed, step, len(self), self.batch_size)
+        """uint8 images [rows, height, width, channels] and int32 labels [rows] of a training step."""
+        chosen = batch_indices(self.seed, step, len(self), self.batch_size)[shard_rows(self.batch_size, self.shard)]
         return self.split.images[chosen], self.split.labels[chosen]
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
@@ -42,7 +47,10 @@ class ArrayFeed:
 
     def in_order(self) -> Iterator[MaskedBatch]:
         """Every image once: (images, labels, mask), the last batch filled up with images of mask 0."""
-        return eval_batches(self.split, self.batch_size)
+        rows = shard_rows(self.batch_size, self.shard)
+        for batch in eval_batches(self.split, self.batch_size):
+            images, labels, mask = (part[rows] for part in batch)
+            yield images, labels, mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +65,7 @@ class RecordFeed:
     flip: bool
     threads: int
     corrupt_share: float
+    shard: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -77,13 +86,15 @@ class RecordFeed:
             CROPS[self.crop],
             self.flip,
             self.threads,
-            corrupt_share=self.corrupt_share,
+            self.shard,
+            self.corrupt_share,
         )
 
     def in_order(self) -> Iterator[MaskedBatch]:
         """As `ArrayFeed.in_order`; the middle of each image."""
-        for images, labels in middles(self.source, self.batch_size, self.size, self.threads):
-            yield filled_up(images, labels, self.batch_size)
+        rows = shard_rows(self.batch_size, self.shard)
+        for images, labels in middles(self.source, self.batch_size, self.size, self.threads, rows):
+            yield filled_up(images, labels, rows.stop - rows.start)
 
 
 Feed = ArrayFeed | RecordFeed

@@ -26,3 +26,15 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> n
     """Indices [batch_size] of the examples of a step, counted from 0; no example twice in an epoch."""
     epoch, position = divmod(step, steps_per_epoch(num_examples, batch_size))
     return _permutation(seed, epoch, num_examples)[position * batch_size : (position + 1) * batch_size]
+
+
+def shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
+    """The rows of every batch that process ``index`` of ``count`` makes, for shard = (index, count).
+
+    Raises UserError unless all processes get the same number.
+    """
+    index, count = shard
+    if batch_size % count:
+        raise UserError(f"data.batch_size={batch_size}: does not divide over {count} processes")
+    share = batch_size // count
+    return slice(index * share, (index + 1) * share)

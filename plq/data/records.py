@@ -25,6 +25,7 @@ from plq.errors import UserError
 Batch = tuple[np.ndarray, np.ndarray]
 AHEAD = 2  # batches made before they are asked for
 IN_A_ROW = 100  # unreadable records after which no good one is looked for
+ALL = slice(None)
 AT_LEAST = 1000  # records that the share of the unreadable is taken of
 
 
@@ -170,10 +171,12 @@ class Tally:
             raise UserError(f"{found}; allowed a share of {self.allowed:g} (data.corrupt_share)")
 
 
-def middles(source: RecordSource, batch_size: int, size: int, threads: int = 8) -> Generator[Batch, None, None]:
+def middles(
+    source: RecordSource, batch_size: int, size: int, threads: int = 8, rows: slice = ALL
+) -> Generator[Batch, None, None]:
     """The middle of every record in order, in batches like those of `train_batches`; the last one may be smaller.
 
-    Raises UserError for a record that cannot be read.
+    ``rows``: which of each batch, from `plq.data.order.shard_rows`. Raises UserError for a record that cannot be read.
     """
 
     def one(index: int) -> Example:
@@ -181,7 +184,7 @@ def middles(source: RecordSource, batch_size: int, size: int, threads: int = 8) 
         return Example(decode_crop(data, source.where(index), size, partial(center_box, size=size)), label, [])
 
     def batch(number: int) -> Batch:
-        indices = range(len(source))[number * batch_size : (number + 1) * batch_size]
+        indices = range(len(source))[number * batch_size : (number + 1) * batch_size][rows]
         return _filled(map(one, indices), len(indices), size)[0]
 
     return prefetch(batch, 0, -(-len(source) // batch_size), threads, max(AHEAD, threads))

@@ -7,6 +7,7 @@ from pathlib import Path
 from plq.report.metrics import MetricsFile
 from plq.report.progress import Progress
 from plq.report.tensorboard import EventWriter
+from plq.report.workdir import writing
 
 
 class RunLog:
@@ -20,7 +21,9 @@ class RunLog:
         self.metrics, self.timing = MetricsFile(workdir / "metrics.jsonl"), MetricsFile(workdir / "timing.jsonl")
         self.metrics.rewind(start_step)
         self.timing.rewind(start_step)
-        self.events = EventWriter(workdir / "tensorboard", start_step + 1) if tensorboard else None
+        self.folder = workdir / "tensorboard"
+        with writing(self.folder):
+            self.events = EventWriter(self.folder, start_step + 1) if tensorboard else None
         self.started = time.monotonic()
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
@@ -42,9 +45,24 @@ class RunLog:
     def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         self.metrics.write({"step": step, "kind": kind, **values})
         if self.events is not None:
-            self.events.scalars(step, {f"{kind}/{name}": value for name, value in values.items()})
+            with writing(self.folder):
+                self.events.scalars(step, {f"{kind}/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
-        for part in (self.progress, self.metrics, self.timing, self.events):
-            if part is not None:
-                part.close()
+        for part in (self.progress, self.metrics, self.timing):
+            part.close()
+        if self.events is not None:
+            with writing(self.folder):
+                self.events.close()
+
+
+class NoLog:
+    """What processes other than the first write down: nothing."""
+
+    def train(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def test(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...

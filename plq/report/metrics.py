@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from plq.errors import UserError
+from plq.report.workdir import writing
 
 
 class MetricsFile:
@@ -21,10 +22,11 @@ class MetricsFile:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """One line, on disk before this returns. float32 values are written so that they read back the same."""
-        if self._file is None:
-            self._file = self.path.open("a")
-        self._file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
-        self._file.flush()
+        line = json.dumps({name: _plain(value) for name, value in record.items()}) + "\n"
+        with writing(self.path):
+            self._file = self._file or self.path.open("a")
+            self._file.write(line)
+            self._file.flush()
 
     def rewind(self, step: int) -> None:
         """Take back the records after ``step`` and a last line that was cut off."""
@@ -33,13 +35,15 @@ class MetricsFile:
         self.close()
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         temporary = self.path.with_name(f".{self.path.name}")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(temporary, self.path)
+        with writing(self.path):
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            os.replace(temporary, self.path)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with writing(self.path):
+                file.close()
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,10 +27,31 @@ def prepare_workdir(path: Path) -> None:
         raise UserError(f"--workdir {path}: holds other things and no run; allowed a new or empty folder, or a run's")
 
 
+def require_shared(path: Path, seconds: float = 60.0) -> None:
+    """Raise UserError unless the folder is the one that process 0 has prepared.
+
+    A network file system may show a new file some time after it was written: wait that long.
+    """
+    until = time.monotonic() + seconds
+    while not (path / "config.json").is_file():
+        if time.monotonic() > until:
+            raise UserError(f"--workdir {path}: not the folder of process 0; allowed one that all processes see")
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise UserError, naming the path, where it cannot be written to: a full disk, a quota, a read-only mount."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written to ({error.strerror or error})") from error
+
+
 def write_text_atomic(path: Path, text: str) -> None:
-    """The whole text or nothing, also when the process is killed."""
+    """The whole text or nothing, also when the process is killed. Raises UserError if it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
+    with writing(path), temporary.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

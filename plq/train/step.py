@@ -1,6 +1,7 @@
 """One training step and one evaluation: pure functions of state and batch."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,9 @@ from plq.data.augment import Augmentation, augment, normalize
 from plq.models.registry import Architecture
 from plq.train.factor import Factor
 from plq.train.loss import correct, cross_entropy
-from plq.train.state import State, Tally
+from plq.train.state import State, Tally, Tree
+
+Sums = tuple[Tree, Array, Array]  # gradients, loss, hits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Task:
     std: tuple[float, ...]
     label_smoothing: float
     seed: int
+    accumulate: int = 1
 
     def network(self, state: State) -> nn.Module:
         """The expanded network at f of the state's step, or the plain one once the branch is gone."""
@@ -37,44 +41,73 @@ class Task:
         return self.architecture.expanded(self.merge, self.factor(state.step))
 
 
-def train_step(task: Task, state: State, images: Array, labels: Array) -> State:
+def train_step(
+    task: Task, state: State, images: Array, labels: Array, whole: Callable[[Tree], Tree] = lambda weights: weights
+) -> State:
     """One update on a batch: uint8 images [batch, height, width, channels], int labels [batch].
 
     All randomness is a function of the seed and the step. The factor is traced: jitted, this compiles once for
-    the expanded state and once for the pruned one.
+    the expanded state and once for the pruned one. ``whole`` gathers weights that are split over devices.
     """
     key = jax.random.fold_in(jax.random.key(task.seed), state.step)
     augment_key, dropout_key, gradient_key = jax.random.split(key, 3)
     x = normalize(augment(augment_key, images, task.augmentation), task.mean, task.std)
-    network = task.network(state)
+    network, weights = task.network(state), whole(state.weights)
 
-    def loss_of(weights):
-        logits, statistics = network.apply(
-            {**weights, **state.statistics},
-            x,
-            train=True,
-            rngs={"dropout": dropout_key, "gradient": gradient_key},
-            mutable=list(state.statistics),
-        )
-        return cross_entropy(logits, labels, task.label_smoothing).mean(), (logits, statistics)
+    def part(statistics: Tree, x: Array, labels: Array, keys: dict[str, Array]) -> tuple[Sums, Tree]:
+        def loss_of(weights):
+            logits, changed = network.apply(
+                {**weights, **statistics}, x, train=True, rngs=keys, mutable=list(statistics)
+            )
+            return cross_entropy(logits, labels, task.label_smoothing).mean(), (logits, changed)
 
-    (loss, (logits, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
+        (loss, (logits, changed)), gradients = jax.value_and_grad(loss_of, has_aux=True)(weights)
+        return (gradients, loss, correct(logits, labels).sum()), {**statistics, **changed}
+
+    over = part if task.accumulate == 1 else _in_parts(part, task.accumulate, weights)
+    keys = {"dropout": dropout_key, "gradient": gradient_key}
+    (gradients, loss, hits), statistics = over(state.statistics, x, labels, keys)
     updates, moments = task.optimizer.update(gradients, state.moments, state.weights)
     return State(
         step=state.step + 1,
         weights=optax.apply_updates(state.weights, updates),
-        statistics={**state.statistics, **statistics},
+        statistics=statistics,
         moments=moments,
-        tally=_counted(state, loss, correct(logits, labels), optax.tree.norm(gradients)),
+        tally=_counted(state, loss, hits, labels.size, optax.tree.norm(gradients)),
     )
 
 
-def _counted(state: State, loss: Array, hits: Array, gradient_norm: Array) -> Tally:
-    tally, examples = state.tally, hits.size
+def _in_parts(part: Callable[..., tuple[Sums, Tree]], count: int, weights: Tree) -> Callable[..., tuple[Sums, Tree]]:
+    """`part` over ``count`` parts of a batch in turn: mean gradient and loss, all hits, statistics handed on.
+
+    Part i holds the examples i, i + count, ...: the same ones whatever the number of devices, and in each device's
+    share as many of one part as of another. Batch norm normalizes by the statistics of a part; in all else the
+    gradient is that of the whole batch.
+    """
+
+    def over(statistics: Tree, x: Array, labels: Array, keys: dict[str, Array]) -> tuple[Sums, Tree]:
+        def add(carry, given):
+            sums, statistics = carry
+            index, x, labels = given
+            own = {name: jax.random.fold_in(key, index) for name, key in keys.items()}
+            more, statistics = part(statistics, x, labels, own)
+            return (jax.tree.map(jnp.add, sums, more), statistics), None
+
+        strided = lambda rows: jnp.moveaxis(rows.reshape(-1, count, *rows.shape[1:]), 1, 0)
+        nothing = (jax.tree.map(jnp.zeros_like, weights), jnp.float32(0), jnp.float32(0))
+        parts = (jnp.arange(count), strided(x), strided(labels))
+        ((gradients, loss, hits), statistics), _ = jax.lax.scan(add, (nothing, statistics), parts)
+        return (jax.tree.map(lambda total: total / count, gradients), loss / count, hits), statistics
+
+    return over
+
+
+def _counted(state: State, loss: Array, hits: Array, examples: int, gradient_norm: Array) -> Tally:
+    tally = state.tally
     broken = (tally.broken_step < 0) & ~jnp.isfinite(loss + gradient_norm)
     return Tally(
         loss=tally.loss + loss * examples,
-        correct=tally.correct + hits.sum(),
+        correct=tally.correct + hits,
         examples=tally.examples + examples,
         broken_step=jnp.where(broken, state.step, tally.broken_step),
     )
