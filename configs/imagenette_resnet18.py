@@ -2,8 +2,8 @@
 
     python -m plq.main --config configs/imagenette_resnet18.py:w4a4      (w3a3, w2a2, float)
 
-60 epochs (8,820 steps) of SGD, batch 64, crops of 128 pixels, lr 0.05 along a cosine; f along a cosine to 0 at a quarter
-of the run; first and last layer in full precision.
+60 epochs (8,820 steps) of SGD, batch 64, crops of 128 pixels, lr 0.05 along a cosine; f along a cosine to 0 at a
+quarter of the run; first and last layer in full precision.
 
 Hardware, time, accuracy: not yet run; there is no published few-bit figure for this set.
 """
