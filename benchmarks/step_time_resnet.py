@@ -1,15 +1,13 @@
 """Time of a training step of ResNet-20 or -18 at 2-bit weights and activations: plq, qwix and brevitas in turns.
 
     pip install -e '.[benchmark]'
-    BREVITAS_JIT=1 OMP_NUM_THREADS=2 python benchmarks/step_time_resnet.py [--model resnet20] [--size 32]
-        [--batch_size 128]
+    BREVITAS_JIT=1 OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/step_time_resnet.py [--model resnet20] [--size 32]
 
 Cross-entropy, SGD with momentum 0.9, batch norm, float32, first and last layer in float; the same random batch for
-all. Every variant takes a few steps in each repeat, so a slow moment of the machine hits them alike; figures are
-medians of ratios to plq's step (DoReFa weights, clipped activations) in the same repeat, with the smallest and the
-largest.
-Compilation and first steps are not counted. XLA takes as many threads as the process may use processors, PyTorch
-``OMP_NUM_THREADS``. A library that is not installed is left out.
+all. Every variant takes a few steps in each repeat, so a slow moment of the machine hits them alike. Milliseconds of
+processor time of the whole process (with one thread, as above, other programs hardly change it) and of the clock;
+ratios are of processor time, to plq's step (DoReFa weights, clipped activations) of the same repeat. Medians, smallest
+and largest. Compilation and first steps are not counted. A library that is not installed is left out.
 
 plq's step also counts hits and sums the loss. qwix fake-quantizes with scales from each batch; brevitas has learned
 activation scales, like plq's LSQ, and is past the steps that collect statistics (BREVITAS_JIT=1 is its fast way).
@@ -150,7 +148,7 @@ def variants(model: str, images: np.ndarray, labels: np.ndarray) -> Iterator[tup
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20", choices=("resnet20", "resnet18"))
-    for name, number in (("size", 32), ("batch_size", 128), ("repeats", 7), ("steps", 3)):
+    for name, number in (("size", 32), ("batch_size", 128), ("repeats", 7), ("steps", 2)):
         parser.add_argument(f"--{name}", type=int, default=number)
     given = parser.parse_args()
     generator = np.random.default_rng(0)
@@ -158,21 +156,27 @@ def main() -> None:
     labels = generator.integers(0, CLASSES, given.batch_size).astype(np.int32)
     runs: dict[str, Step] = {}
     for name, run in variants(given.model, images, labels):
-        run(3)
+        run(2)
         runs[name] = run
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(given.repeats):
         for name, run in runs.items():
-            begin = time.perf_counter()
-            run(given.steps)
-            times[name].append((time.perf_counter() - begin) / given.steps)
+            times[name].append(milliseconds(run, given.steps))
     print(f"{given.model}, batch {given.batch_size} of {given.size}x{given.size}x3, {given.repeats} repeats of")
     print(f"{given.steps} steps, Python {platform.python_version()}, jax {jax.__version__}, {jax.devices()[0]}\n")
-    print("| step | ms (median) | ratio (median) | ratio (range) |\n|---|---|---|---|")
+    print("| step | processor, ms | clock, ms | ratio (median) | ratio (range) |\n|---|---|---|---|---|")
     for name, measured in times.items():
-        ratios = sorted(mine / other for mine, other in zip(measured, times[BASE], strict=True))
-        middle = f"{1000 * statistics.median(measured):.0f} | {statistics.median(ratios):.2f}"
-        print(f"| {name} | {middle} | {ratios[0]:.2f} to {ratios[-1]:.2f} |")
+        ratios = sorted(mine[0] / other[0] for mine, other in zip(measured, times[BASE], strict=True))
+        processor, clock = (statistics.median(column) for column in zip(*measured, strict=True))
+        spread = f"{statistics.median(ratios):.2f} | {ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"| {name} | {processor:.0f} | {clock:.0f} | {spread} |")
+
+
+def milliseconds(run: Step, steps: int) -> tuple[float, float]:
+    """Of a step: processor time and time of the clock."""
+    processor, clock = time.process_time(), time.perf_counter()
+    run(steps)
+    return 1000 * (time.process_time() - processor) / steps, 1000 * (time.perf_counter() - clock) / steps
 
 
 if __name__ == "__main__":
