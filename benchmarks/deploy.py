@@ -52,10 +52,12 @@ CLASSES = 10
 
 
 def model(precision: Precision) -> Model:
-    """The network with fresh weights, as it would be loaded from a stripped model."""
+    """The network with fresh weights, as it would be loaded from a stripped model; each learned scale another one."""
     network = Architecture(given.network, CLASSES, precision, given.width).plain()
     shape = (given.size, given.size, 3)
     variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, *shape), np.float32))
+    generator = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: leaf * (1 + 0.1 * generator.random()) if leaf.ndim == 0 else leaf, variables)
     names = tuple(map(str, range(CLASSES)))
     return Model(network, variables, shape, (0.0,), (256.0,), names, "square", {})
 

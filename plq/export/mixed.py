@@ -45,7 +45,7 @@ class Kernel:
 
 
 class Mixed(Translator):
-    """A frozen graph as an ONNX model. ``kernels`` says how each layer is computed; ``reasons`` why one is in float."""
+    """A frozen graph as an ONNX model. ``kernels``: how each layer is computed. ``reasons``: by layer, why in float."""
 
     def __init__(self, graph: Graph, preprocessing: bool) -> None:
         super().__init__(graph, preprocessing)
