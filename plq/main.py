@@ -90,6 +90,8 @@ def parse(argv: list[str]) -> Given:
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
     given: dict[str, Any] = {name: values[name].value for name in values}
+    if "://" in given["workdir"]:
+        raise UserError(f"--workdir {given['workdir']}: an address; allowed a folder of a file system")
     patience, workdir = given["patience"], Path(given["workdir"] or default_workdir(file))
     if not 1 <= patience < float("inf"):
         raise UserError(f"--patience {patience:g}: allowed 1 or more seconds")
