@@ -23,7 +23,7 @@ def arguments(program: str, description: str) -> argparse.ArgumentParser:
 
 def run(main: Callable[[], None]) -> None:
     """Run a program: status 0, or 2 after one line on stderr that says what was wrong."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs pages of what it then raises
     warnings.formatwarning = lambda message, *_, **__: f"plq: warning: {message}\n"
     try:
         main()

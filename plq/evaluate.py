@@ -1,7 +1,10 @@
 """Accuracy on test images: ``python -m plq.evaluate --workdir DIR [--step N]`` or ``--model DIR/model``."""
 
 import dataclasses
+import math
 from pathlib import Path
+
+import jax
 
 from plq import inference
 from plq.checkpoint.store import open_store
@@ -10,13 +13,15 @@ from plq.data.sets import default_splits
 from plq.door import arguments, run
 from plq.errors import UserError
 from plq.experiment import all_logits, assemble, evaluation, open_feed
+from plq.settings import MeshShape
 
 
 def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
     """A line with the accuracy of a run's checkpoint, with its branch at the f of its step if it has one."""
     chosen = settings(read_config(workdir), str(workdir / "config.json"))
-    if data_dir:
-        chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, data_dir=data_dir))
+    data = dataclasses.replace(chosen.data, data_dir=data_dir or chosen.data.data_dir)
+    devices = math.gcd(data.batch_size // chosen.train.accumulate, jax.device_count())  # those that are here
+    chosen = dataclasses.replace(chosen, data=data, mesh=MeshShape(data=devices))
     store = open_store(workdir)
     step = store.choose(step)
     experiment = assemble(chosen)

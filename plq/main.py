@@ -78,6 +78,8 @@ def parse(argv: list[str]) -> Given:
     """The command line, checked. Raises UserError for whatever cannot be understood."""
     command = read(argv, _define_flags)
     given: dict[str, Any] = {name: command.flags[name].value for name in command.flags}
+    if "://" in given["workdir"]:
+        raise UserError(f"--workdir {given['workdir']}: an address; allowed a folder of a file system")
     workdir = Path(given["workdir"] or default_workdir(command.file, command.argument))
     if not 1 <= given["patience"] < float("inf"):
         raise UserError(f"--patience {given['patience']:g}: allowed 1 or more seconds")

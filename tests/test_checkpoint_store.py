@@ -299,3 +299,67 @@ def test_process_that_closes_ends_quietly_with_its_last_save(tmp_path, end):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1\n2\n", "")
     assert Store(tmp_path / "checkpoints").steps() == [1, 2]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from plq.checkpoint.store import Store
+from plq.door import run
+def main():
+    store = Store(Path(sys.argv[1]))
+    state = {"a": jax.random.normal(jax.random.key(0), (200_000,))}
+    store.save(1, state, {})
+    store.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    try:
+        store.save(2, state, {})
+        store.wait()
+    finally:
+        store.close()
+run(main)
+"""
+
+
+def test_a_save_that_finds_no_room_is_one_line_and_the_one_before_stays(tmp_path):
+    """By a limit on the size of files; a full disk raises in the same place."""
+    directory = tmp_path / "checkpoints"
+    ended = subprocess.run([sys.executable, "-c", FULL, str(directory)], capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert ended.stderr.startswith(f"plq: {directory}: cannot be written to (")
+    assert "the newest complete checkpoint is step 1, from which the same command goes on" in ended.stderr
+    step, state, _ = usable_like(Store(directory), {"a": jnp.zeros(200_000)})
+    assert step == 1
+    require_identical(state, {"a": jax.random.normal(jax.random.key(0), (200_000,))})
+
+
+def usable_like(store, like):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return store.newest_usable(lambda record: like)
+
+
+def test_a_clock_set_back_changes_neither_order_nor_retention(tmp_path, monkeypatch):
+    store, clock, clock_ns = Store(tmp_path / "checkpoints", keep_latest=2), time.time, time.time_ns
+    for step in (1, 2, 3):
+        monkeypatch.setattr(time, "time", lambda step=step: clock() - 86_400 * step)
+        monkeypatch.setattr(time, "time_ns", lambda step=step: clock_ns() - 86_400 * step * 10**9)
+        store.save(step, {"a": jnp.full(3, step)}, {"step": step})
+        store.wait()
+    store.close()
+    store = Store(tmp_path / "checkpoints", keep_latest=2)
+    assert store.steps() == [2, 3]
+    assert usable_like(store, {"a": jnp.zeros(3, jnp.int32)})[0] == 3
+    store.close()
+
+
+def test_what_another_process_cannot_read_is_skipped_here_too(copied, monkeypatch):
+    """The other one's answers are made up: it reads the record of step 2 and not its arrays."""
+    answers = iter([True, True, True, False])  # step 2: record, leaves, checksums, arrays
+    both = lambda mine: np.array([mine, next(answers, True)])
+    store = Store(copied)
+    monkeypatch.setattr("plq.checkpoint.store.process_allgather", both)
+    (step, state, _), messages = usable(store)
+    assert step == 1 and "checkpoints/2: cannot be read by another process" in messages[0]
+    require_identical(state, make_state(1.0))

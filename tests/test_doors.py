@@ -177,6 +177,11 @@ MISTAKES = [  # arguments after --config FILE --workdir NEW, what the line says
     (["--config.train.epochs=-1.0"], "train.epochs=-1.0: allowed above 0"),
     (["--config.mesh.data=5"], "needs 5 devices, found 2"),
     (["--config.quant.dtype=float16"], "quant.dtype=float16"),
+    (["--config.mesh.fsdp=2", "--config.mesh.data=2"], "mesh.data=2 mesh.fsdp=2: needs 4 devices, found 2"),
+    (["--config.train.accumulate=3"], "data.batch_size=64: does not divide over 2 devices .*train.accumulate=3 parts"),
+    (["--workdir=gs://bucket/run"], "--workdir gs://bucket/run: an address; allowed a folder"),
+    (["--num_processes=2"], "--num_processes: given without --coordinator, --process_id"),
+    (["--patience=0"], "--patience 0: allowed 1 or more seconds"),
     (["--wrkdir=x"], "wrkdir"),
     (["extra"], "extra: not understood"),
 ]

@@ -5,6 +5,8 @@ import json
 import math
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plq.errors import UserError
+from plq.report.log import RunLog
 from plq.report.metrics import MetricsFile, read_metrics
 from plq.report.progress import Progress
 from plq.report.table import format_table, human_bytes
 from plq.report.tensorboard import EventWriter
-from plq.report.workdir import lock, prepare_workdir, write_text_atomic
+from plq.report.workdir import lock, prepare_workdir, require_shared, write_text_atomic
 
 METRICS = {"loss": 0.41273, "accuracy": 0.8812, "lr": 1e-3, "factor": 0.4271}
 
@@ -201,3 +204,37 @@ def test_the_speed_does_not_count_the_first_report_which_compiled():
     assert (
         "step 30/1,000  ETA 01:37  100 images/s" in stream.getvalue() or "ETA 01:37 100 images/s" in stream.getvalue()
     )
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path):
+    """/dev/full is a disk without room."""
+    log = RunLog(tmp_path, Progress(10, 10, 1, stream=io.StringIO()), 0, tensorboard=False)
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"metrics.jsonl: cannot be written to \(No space left on device\)"):
+        log.train(1, METRICS)
+    with pytest.raises(UserError, match="is/no/folder: cannot be written to"):
+        write_text_atomic(tmp_path / "is/no/folder", "text")
+
+
+def test_a_disk_that_fills_up_ends_the_events_too(tmp_path):
+    """tensorboardX's own thread would die, and the run wait for it without end."""
+    log = RunLog(tmp_path, Progress(10, 10, 1, stream=io.StringIO()), 0, tensorboard=True)
+    full = pytest.raises(UserError, match=r"tensorboard: cannot be written to \(No space left on device\)")
+    with Path("/dev/full").open("wb", buffering=0) as log.events._writer._py_recordio_writer._writer, full:
+        log.train(1, METRICS)
+
+
+def test_events_are_read_in_the_order_of_steps_whatever_the_clock_says(tmp_path, monkeypatch):
+    for hours_back, step in ((0, 1), (5, 21), (9, 1001)):
+        monkeypatch.setattr(time, "time", lambda hours_back=hours_back: 1.8e9 - 3600 * hours_back)
+        EventWriter(tmp_path, step).close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert [int(name.split(".")[0]) for name in names] == [1, 21, 1001]
+    assert all("tfevents" in name for name in names)
+
+
+def test_a_folder_that_is_not_shared_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not the folder of process 0; allowed one that all processes see"):
+        require_shared(tmp_path, seconds=0.3)
+    write_text_atomic(tmp_path / "config.json", "{}")
+    require_shared(tmp_path, seconds=0)
