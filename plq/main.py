@@ -23,7 +23,7 @@ Train an expanded low-precision network, evaluate it, and write the stripped mod
 A run that was interrupted goes on when the same command is given again.
 
   --config FILE     a Python file with get_config(); what follows a colon is handed to it. The word quick there
-                    (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a run of seconds
+                    (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a few steps of a narrow network
   --workdir DIR     where everything is written (default: runs/<name of FILE>-<ARGUMENT>)
 
 Exit status: 0 done, 2 something given is wrong (one line says what), 130 or 143 stopped by Ctrl-C or SIGTERM.
