@@ -21,6 +21,7 @@ import math
 import re
 import types
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,9 @@ def load(file: Path, argument: str = "") -> ConfigDict:
 
 def _get_config(file: Path, argument: str) -> Any:
     """What the file's get_config gives; without an argument at its default."""
-    spec: Any = importlib.util.spec_from_file_location(file.stem, file)
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader = SourceFileLoader(file.stem, str(file))
+    module: Any = importlib.util.module_from_spec(importlib.util.spec_from_loader(file.stem, loader))  # type: ignore
+    loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UserError(f"--config {file}: has no function get_config()")
     if not argument:
@@ -81,7 +82,7 @@ def _get_config(file: Path, argument: str) -> Any:
 
 
 def quick(config: ConfigDict) -> ConfigDict:
-    """The config shrunk to see in seconds that all of it works: the same pipeline, no accuracy.
+    """The config shrunk to 16 steps or so, to see that all of it works: the same pipeline, no accuracy.
 
     A narrow network, images of at most 96 pixels, batches of at most 32, two epochs of the first 256 training images,
     the first 64 test images. The digits, few as they are, are taken whole.

@@ -31,7 +31,7 @@ Train an expanded low-precision network, evaluate it, and write the stripped mod
 A run that was interrupted goes on when the same command is given again.
 
   --config FILE     a Python file with get_config(); what follows a colon is handed to it. The word quick there
-                    (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a run of seconds
+                    (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a few steps of a narrow network
   --workdir DIR     where everything is written (default: runs/<name of FILE>-<ARGUMENT>)
 
 Several processes make one run if Slurm, Open MPI, a Kubernetes JobSet or a TPU pod started them, or if each is given
