@@ -32,7 +32,7 @@ LEARNED = [dataclasses.replace(rule, activations="lsq") for rule in RULES]
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--learned", action="store_true", help="LSQ activations: learned scales, from a start in images")
+    parser.add_argument("--learned", action="store_true", help="LSQ activations, whose scales are learned")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/own_network"))
     given = parser.parse_args(argv)
