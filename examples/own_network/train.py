@@ -27,12 +27,12 @@ RULES = [  # the first pattern that matches a layer's path counts
     Rule("*/SqueezeExcite_*", 32, 32, expand=False),
     Rule("Block_*", 2, 2),
 ]
-LEARNED = [dataclasses.replace(rule, weights="lsq", activations="lsq") for rule in RULES]
+LEARNED = [dataclasses.replace(rule, activations="lsq") for rule in RULES]
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--learned", action="store_true", help="LSQ: learned scales, which start from real images")
+    parser.add_argument("--learned", action="store_true", help="LSQ activations, whose scales are learned")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/own_network"))
     given = parser.parse_args(argv)
