@@ -356,7 +356,7 @@ def test_a_clock_set_back_changes_neither_order_nor_retention(tmp_path, monkeypa
 
 def test_what_another_process_cannot_read_is_skipped_here_too(copied, monkeypatch):
     """The other one's answers are made up: it reads the record of step 2 and not its arrays."""
-    answers = iter([True, True, True, False])  # step 2: record, leaves, checksums, arrays
+    answers = iter([True, True, False])  # step 2: record, leaves, arrays
     both = lambda mine: np.array([mine, next(answers, True)])
     store = Store(copied)
     monkeypatch.setattr("plq.checkpoint.store.process_allgather", both)

@@ -27,7 +27,7 @@ from plq.checkpoint.manifest import checksums, require_intact, sealed, unsealed
 from plq.checkpoint.match import Leaves, leaf_shapes, require_same_leaves
 from plq.checkpoint.reading import READ_ERRORS, WRITE_ERRORS, UnreadableError, hushed, reading, reason
 from plq.errors import UserError
-from plq.hosts.together import is_first
+from plq.hosts.together import is_first, of_first
 from plq.variables import flatten, leaf_path, nest
 
 Record = dict[str, Any]
@@ -94,11 +94,11 @@ class Store:
 
     def record(self, step: int) -> Record:
         """What was saved beside the state. Reads no array. Raises UserError if it cannot be read."""
-        return self._manifest(step)["record"]
+        return self._agreed(step, lambda: self._manifest(step)["record"])
 
     def leaves(self, step: int) -> Leaves:
         """Shape and dtype of every leaf by path. Reads no array. Raises UserError if it cannot be read."""
-        leaves = self._manifest(step)["leaves"]
+        leaves = self._agreed(step, lambda: self._manifest(step)["leaves"])
         return {path: (tuple(shape), dtype) for path, (shape, dtype) in leaves.items()}
 
     def restore(self, step: int, like: Any) -> Any:
@@ -129,8 +129,10 @@ class Store:
         older one could be read, moved aside; what a killed save left is warned about and removed. Raises
         UserError if there are checkpoints and none can be read, or if one does not fit the model.
         """
-        self._remove_unfinished()
-        steps = self.steps()
+        if is_first():
+            self._remove_unfinished()
+        # Another machine may see a new folder later than process 0.
+        steps = json.loads(of_first("checkpoints", json.dumps(self.steps())))
         for step in reversed(steps):
             try:
                 record = self.record(step)
@@ -153,19 +155,18 @@ class Store:
                 raise UserError(f"{self.directory}: cannot be opened ({reason(error)})") from error
 
     def _manifest(self, step: int) -> dict[str, Any]:
-        """What `save` wrote beside the arrays."""
+        """What `save` wrote beside the arrays. Raises one of READ_ERRORS if it cannot be read."""
         file = self.directory / str(step) / "_CHECKPOINT_METADATA"
-        return self._readable(step, lambda: unsealed(json.loads(file.read_text())["custom_metadata"]))
+        return unsealed(json.loads(file.read_text())["custom_metadata"])
 
     def _accuracy(self, step: int) -> float | None:
         try:
             return self._manifest(step)["accuracy"]
-        except UnreadableError:
+        except READ_ERRORS:
             return None
 
     def _load(self, step: int, wanted: Any, partial: bool = False) -> dict[str, jax.Array]:
         """The wanted leaves by path, compared with their checksums."""
-        saved = self._manifest(step)["checksums"]
 
         def read() -> dict[str, jax.Array]:
             context = ocp.Context()
@@ -176,11 +177,14 @@ class Store:
             with context:
                 return flatten(self._checkpointer.load(step, wanted))
 
-        loaded = self._readable(step, read)
-        self._readable(step, lambda: require_intact({path: loaded[path] for path in flatten(wanted)}, saved))
+        def compare() -> None:
+            require_intact({path: loaded[path] for path in flatten(wanted)}, self._manifest(step)["checksums"])
+
+        loaded = self._agreed(step, read)
+        self._agreed(step, compare)
         return loaded
 
-    def _readable(self, step: int, read: Callable[[], T]) -> T:
+    def _agreed(self, step: int, read: Callable[[], T]) -> T:
         """``read()`` in every process. Raises UnreadableError in all of them if one cannot."""
         source, found, trouble = str(self.directory / str(step)), [], None
         try:
@@ -211,14 +215,11 @@ class Store:
 
     def _remove_unfinished(self) -> None:
         leftovers = [path for path in self.directory.glob("*.orbax-checkpoint-tmp*") if path.is_dir()]
-        sync_global_devices("unfinished listed")
-        if not leftovers:
-            return
-        if is_first():
-            for path in leftovers:
-                shutil.rmtree(path, ignore_errors=True)
-        names = ", ".join(path.name for path in leftovers)
-        _warn(f"{self.directory}: removed half-written checkpoints {names}")
+        for path in leftovers:
+            shutil.rmtree(path, ignore_errors=True)
+        if leftovers:
+            names = ", ".join(path.name for path in leftovers)
+            _warn(f"{self.directory}: removed half-written checkpoints {names}")
 
     def _writing(self, write: Callable[[], Any]) -> None:
         """``write()``. Raises UserError if the folder does not take it."""

@@ -79,7 +79,7 @@ def _give_up(flags: str, place: Place | None) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         except OSError as error:
             why = f"process 0 cannot be reached: {error.strerror or error}"
-    print(f"plq: {flags}: {why} within {JOIN_SECONDS} s", file=sys.stderr, flush=True)
+    print(f"plq: {flags}: waited {JOIN_SECONDS} s, {why}", file=sys.stderr, flush=True)
     os._exit(LOST)
 
 

@@ -1,0 +1,158 @@
+"""Time of a step in one process and in two at equal work for each, and the bytes a step sends.
+
+    python benchmarks/scaling.py [--width 0.25] [--batch_size 64] [--repeats 3] [--steps 20]
+
+The SVHN network on scikit-learn's digits, W1A2; --batch_size is that of each process. One device in each process, one
+processor core for each (where taskset is there), gloo between them. One and two processes take turns. Bytes are read
+off the collective operations of the compiled step, for each device, as a ring sends them: (n - 1) / n of what an
+all-gather or a reduce-scatter has, twice that for an all-reduce. The minimum is one all-reduce of one gradient for
+each trained value.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SENT = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "all-to-all": 1, "collective-permute": 1}
+SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
+STAGES = ("expanded", "after removal")
+
+
+def child(given: argparse.Namespace) -> None:
+    import jax
+
+    from plq.config import default, settings
+    from plq.experiment import assemble
+    from plq.hosts.place import Place
+    from plq.hosts.together import is_first, together
+
+    config = default()
+    config.data.name, config.data.image_size = "digits", 40
+    config.data.batch_size = given.batch_size * given.processes
+    config.model.width, config.model.dropout = given.width, 0.0
+    setattr(config.mesh, given.mesh, given.processes)
+    if given.mesh == "fsdp":
+        config.mesh.data = 1
+    place = Place(given.coordinator, given.processes, given.process_id) if given.processes > 1 else None
+    with together(place, 60):
+        run = assemble(settings(config))
+        zero, state, found = run.task.factor.zero_from, run.initial_state(), {}
+        for stage, at in zip(STAGES, (0, zero), strict=True):
+            batch = run.batch(at)
+            state = run.left_behind(state, at)
+            step = run.step.lower(state, *batch).compile()
+            weights = sum(leaf.size for leaf in jax.tree.leaves(state.weights))
+            state = jax.block_until_ready(step(state, *batch))
+            times = []
+            for _ in range(given.steps):
+                begin = time.perf_counter()
+                state = jax.block_until_ready(step(state, *batch))
+                times.append(time.perf_counter() - begin)
+            found[stage] = {"seconds": times, "weights": weights, "collectives": collectives(step.as_text())}
+        if is_first():
+            given.out.write_text(json.dumps(found))
+
+
+def collectives(text: str) -> dict[str, list[int]]:
+    """Bytes of each collective operation in the text of a compiled program, by kind."""
+    found: dict[str, list[int]] = {}
+    for line in text.splitlines():
+        match = re.search(r" = (\(?[a-z].*?) (" + "|".join(SENT) + r")(?:-start)?\(", line)
+        if match:
+            shapes = re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", match[1])
+            sizes = [SIZES[dtype] * math.prod(int(n) for n in shape.split(",") if n) for dtype, shape in shapes]
+            found.setdefault(match[2], []).append(sum(sizes))
+    return found
+
+
+def measure(given: argparse.Namespace, processes: int, mesh: str) -> dict[str, Any]:
+    """What process 0 finds in one start."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "found.json"
+        command = [
+            sys.executable,
+            __file__,
+            "--child",
+            "--processes",
+            str(processes),
+            "--mesh",
+            mesh,
+            "--out",
+            str(out),
+        ]
+        for name in ("width", "batch_size", "steps"):
+            command += [f"--{name}", str(getattr(given, name))]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16", "XLA_FLAGS": ""}
+        running = []
+        for index in range(processes):
+            pinned = ["taskset", "--cpu-list", str(index)] if shutil.which("taskset") else []
+            given_place = ["--coordinator", address, "--process_id", str(index)]
+            running.append(subprocess.Popen([*pinned, *command, *given_place], env=environment))
+        statuses = [process.wait() for process in running]
+        if any(statuses):
+            sys.exit(f"{processes} processes: ended with {statuses}")
+        return json.loads(out.read_text())
+
+
+def sent(found: dict[str, Any], processes: int) -> float:
+    """Bytes that each device sends in a step."""
+    share = (processes - 1) / processes
+    return share * sum(SENT[kind] * sum(sizes) for kind, sizes in found["collectives"].items())
+
+
+def row(name: str, stage: str, one: list[dict[str, Any]], several: list[dict[str, Any]], processes: int) -> str:
+    """Medians of each start; the ratio of each pair of starts."""
+    medians = [[statistics.median(found[stage]["seconds"]) for found in each] for each in (one, several)]
+    ratios = sorted(two / alone for alone, two in zip(*medians, strict=True))
+    found = several[0][stage]
+    bytes_sent, least = sent(found, processes), 2 * (processes - 1) / processes * 4 * found["weights"]
+    counts = ", ".join(f"{len(sizes)} {kind}" for kind, sizes in found["collectives"].items())
+    cells = [name, stage, *(f"{1000 * statistics.median(each):.1f}" for each in medians)]
+    cells += [f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"]
+    cells += [f"{bytes_sent:,.0f}", f"{least:,.0f}", f"{bytes_sent / least:.2f}", counts]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    for name in ("--processes", "--process_id"):
+        parser.add_argument(name, type=int, default=1, help=argparse.SUPPRESS)
+    for name in ("--coordinator", "--mesh"):
+        parser.add_argument(name, default="data", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given)
+        return
+    starts: dict[str, list[dict[str, Any]]] = {"one": [], "data": [], "fsdp": []}
+    for _ in range(given.repeats):
+        for name, found in starts.items():
+            found.append(measure(given, 1 if name == "one" else 2, "data" if name == "one" else name))
+    print("| mesh of two | step | one process, ms | two, ms | ratio | bytes sent | minimum | ratio | operations |")
+    print("|" + 9 * "---|")
+    for name in ("data", "fsdp"):
+        for stage in STAGES:
+            print(row(name, stage, starts["one"], starts[name], 2))
+
+
+if __name__ == "__main__":
+    main()
