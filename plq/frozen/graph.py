@@ -101,7 +101,7 @@ class Graph:
     def _check_tensors(self) -> None:
         wanted = {node.tensor(role): dtype for node in self.nodes for role, dtype in node.roles().items()}
         for name in sorted(set(wanted) ^ set(self.tensors)):
-            raise UserError(f"tensor {name[:80]}: {'missing' if name in wanted else 'belongs to no node'}")
+            raise UserError(f"tensor {name[:80]!r}: {'missing' if name in wanted else 'belongs to no node'}")
         for name, dtype in wanted.items():
             tensor = self.tensors[name]
             if tensor.dtype != dtype:
