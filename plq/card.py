@@ -110,8 +110,8 @@ def measured(training: dict[str, Any]) -> dict[str, str]:
     return {
         "Accuracy": f"{_percent(get('accuracy_before'))} before freezing, {_percent(get('accuracy_after'))} after",
         "Measured on": f"{get('data')}, split {get('split')}, {_count(get('images'))} images",
-        "Other class": f"{_count(get('other_class'))} images; largest difference of logits "
-        f"{_number(get('largest_difference'))}",
+        "Other class": f"{_count(get('other_class'))} images",
+        "Logits": f"{_number(get('largest_difference'))} apart at most",
     }
 
 

@@ -177,9 +177,9 @@ def _unpacked(stored: Tensors, bits: dict[str, int], shapes: dict[str, Any]) -> 
     for name, shape in shapes.items():
         legal = isinstance(shape, list) and 0 < len(shape) <= container.MAX_RANK
         if not legal or not all(type(length) is int and 0 < length <= container.MAX_FILE for length in shape):
-            raise UserError(f"codes: {name[:80]}: its shape is not a list of lengths above 0")
+            raise UserError(f"codes: {name[:80]!r}: its shape is not a list of lengths above 0")
         if name not in stored or stored[name].dtype != np.uint8 or not 1 <= bits[name] <= 8:
-            raise UserError(f"tensor {name[:80]}: allowed packed codes of 1 to 8 bits")
+            raise UserError(f"tensor {name[:80]!r}: allowed packed codes of 1 to 8 bits")
     try:
         unpacked = {name: unpack(stored[name].reshape(-1), bits[name], tuple(shapes[name])) for name in bits}
     except ValueError as error:

@@ -93,14 +93,15 @@ class Graph:
                     raise node.fail(f"the input {name[:40]!r}", "results of earlier nodes")
             if isinstance(node, Normalize) != (index == 0) or (IMAGE in node.inputs) != (index == 0):
                 raise node.fail("it at this place", 'a normalize node first, which alone reads "image"')
-            if index < len(self.nodes) - 1 and not read[node.name]:
-                raise node.fail("a result that is not used", "one that a later node reads")
             known.add(node.name)
+        for node in self.nodes[:-1]:
+            if not read[node.name]:
+                raise node.fail("a result that is not used", "one that a later node reads")
 
     def _check_tensors(self) -> None:
         wanted = {node.tensor(role): dtype for node in self.nodes for role, dtype in node.roles().items()}
         for name in sorted(set(wanted) ^ set(self.tensors)):
-            raise UserError(f"tensor {name[:80]}: {'missing' if name in wanted else 'belongs to no node'}")
+            raise UserError(f"tensor {name[:80]!r}: {'missing' if name in wanted else 'belongs to no node'}")
         for name, dtype in wanted.items():
             tensor = self.tensors[name]
             if tensor.dtype != dtype:

@@ -15,6 +15,7 @@ from plq.frozen.grid import Grid
 
 MAX_ELEMENTS = 2**27  # of one value for one image
 MAX_SIZE = 2**16  # of any field that is a length
+LARGEST = float(np.finfo(np.float32).max)
 NONLINEARITIES = ("identity", "relu", "clip", "abs", "abs_clip", "hard_swish")
 ROUNDINGS = ("half_even", "half_up")
 
@@ -259,7 +260,7 @@ class Activation(Node):
         self.grid.check(f"node {self.name} ({self.op})")
         if self.grid.multiple != 1:
             raise self.fail(f"offset {self.grid.offset}", "an integer")
-        if not all(number > 0 and np.float32(number) == number for number in numbers):
+        if not all(0 < number <= LARGEST and float(np.float32(number)) == number for number in numbers):
             raise self.fail(f"scale, divisor and factor {list(numbers)}", "float32 numbers above 0")
         if not math.isclose(self.scale, self.divisor / self.factor, rel_tol=1e-6):
             raise self.fail(f"scale {self.scale}", f"divisor / factor = {self.divisor / self.factor}")
