@@ -1,15 +1,15 @@
-"""Accuracy on test images: ``python -m plq.evaluate --workdir DIR [--step N]`` or ``--model DIR/model``."""
+"""Accuracy on test images: ``python -m plq.evaluate --workdir DIR [--step N]`` or ``--model PATH``."""
 
 import dataclasses
 from pathlib import Path
 
-from plq import inference
 from plq.checkpoint.store import open_store
 from plq.config import read_config, settings
 from plq.data.sets import default_splits
 from plq.door import arguments, run
 from plq.errors import UserError
 from plq.experiment import all_logits, assemble, evaluation, open_feed
+from plq.served import open_model
 
 
 def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
@@ -28,8 +28,10 @@ def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
 
 
 def evaluate_model(path: Path, split: str, data_dir: str, batch_size: int) -> str:
-    """A line with the accuracy of a stripped model on a split of the set it was trained on."""
-    model = inference.load(path)
+    """A line with the accuracy of a stripped or frozen model on a split of the set it was trained on."""
+    model = open_model(path)
+    if "config" not in model.training:
+        raise UserError(f"{path}: does not say what it was trained on")
     data = settings(model.training["config"], str(path)).data
     data = dataclasses.replace(data, data_dir=data_dir or data.data_dir, batch_size=batch_size)
     split = split or data.test_split or default_splits(data.name)[1]
@@ -43,10 +45,10 @@ def _line(what: str, found: dict[str, float], examples: int) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
-    parser = arguments("plq.evaluate", "Accuracy of a checkpoint or of a stripped model.")
+    parser = arguments("plq.evaluate", "Accuracy of a checkpoint, or of a stripped or frozen model.")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", type=Path, help="a training folder: its newest checkpoint, or --step")
-    which.add_argument("--model", type=Path, help="a stripped model")
+    which.add_argument("--model", type=Path, help="a stripped model (a folder) or a frozen one (a file)")
     parser.add_argument("--step", type=int, help="which checkpoint of --workdir")
     parser.add_argument("--split", default="", help="of --model: a split in TFDS syntax (default: the test split)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")

@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from plq import inference
 from plq.data.images import MODES, open_image, pixels
 from plq.door import arguments, run
 from plq.errors import UserError
+from plq.served import Served, open_model
 
 
-def read_image(path: Path, model: inference.Model, convert: bool) -> np.ndarray:
+def read_image(path: Path, model: Served, convert: bool) -> np.ndarray:
     """uint8 [height, width, channels] as the model takes it. Raises UserError, naming the file."""
     try:
         data = path.read_bytes()
@@ -26,7 +26,7 @@ def read_image(path: Path, model: inference.Model, convert: bool) -> np.ndarray:
     return model.fitted(pixels(image, channels))
 
 
-def top_classes(model: inference.Model, image: np.ndarray, top: int) -> str:
+def top_classes(model: Served, image: np.ndarray, top: int) -> str:
     """ "ship 0.812, airplane 0.101": names and probabilities, the most likely first."""
     probabilities = np.asarray(jax.nn.softmax(model(image[None])[0]))
     order = np.argsort(-probabilities, kind="stable")[:top]
@@ -35,15 +35,17 @@ def top_classes(model: inference.Model, image: np.ndarray, top: int) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line. Status 2 if any image could not be used."""
-    parser = arguments("plq.predict", "Class names and probabilities from a stripped model.")
-    parser.add_argument("--model", type=Path, required=True, help="a stripped model")
+    parser = arguments("plq.predict", "Class names and probabilities from a stripped or frozen model.")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="a stripped model (a folder) or a frozen one (a file)"
+    )
     parser.add_argument("--top", type=int, default=3, help="how many classes to name (default: 3)")
     parser.add_argument("--convert", action="store_true", help="bring images to the model's number of channels")
     parser.add_argument("images", type=Path, nargs="+", help="image files; resized to the model's input")
     given = parser.parse_args(argv)
     if given.top < 1:
         raise UserError(f"--top {given.top}: allowed 1 or more")
-    model, failed = inference.load(given.model), False
+    model, failed = open_model(given.model), False
     for path in given.images:
         try:
             print(f"{path}: {top_classes(model, read_image(path, model, given.convert), given.top)}")

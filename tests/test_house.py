@@ -13,8 +13,8 @@ from plq.settings import APPLIES, Settings
 ROOT = Path(plq.__file__).parent
 ROOMS = [
     "errors", "variables", "door", "data", "prepare", "quant", "layers", "models", "train", "checkpoint", "prune",
-    "inference", "frozen", "export", "report", "settings", "config", "experiment", "loop", "main", "evaluate",
-    "predict",
+    "inference", "frozen", "served", "export", "report", "settings", "config", "experiment", "loop", "main", "evaluate",
+    "predict", "card", "info", "freeze",
 ]  # fmt: skip
 
 

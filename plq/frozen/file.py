@@ -10,6 +10,7 @@ Nothing in a file is run, and no name in it is used as a path.
 """
 
 import dataclasses
+import io
 import json
 import os
 import tempfile
@@ -86,8 +87,7 @@ def write(path: Path, data: bytes) -> None:
 
     Raises UserError if something else is at ``path``, or it cannot be written.
     """
-    if path.exists() and not _is_frozen(path):
-        raise UserError(f"{path}: is there and is not a frozen model; it is left alone, choose another path")
+    check_free(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_atomic(path, data)
@@ -95,12 +95,13 @@ def write(path: Path, data: bytes) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _is_frozen(path: Path) -> bool:
+def check_free(path: Path) -> None:
+    """Raise UserError if something is at ``path`` that is not a frozen model."""
     try:
-        read(path)
-    except UserError:
-        return False
-    return True
+        if path.exists():
+            read(path)
+    except UserError as error:
+        raise UserError(f"{path}: is there and is not a frozen model; it is left alone, choose another path") from error
 
 
 def _write_atomic(path: Path, data: bytes) -> None:
@@ -127,12 +128,16 @@ def read(path: Path) -> Frozen:
         raise UserError(f"{path}: {found}, allowed a frozen model; {HOW}")
     try:
         with path.open("rb") as file:
-            tensors, metadata = container.load(file, os.fstat(file.fileno()).st_size)
-        return _decode(tensors, metadata)
+            return _decode(*container.load(file, os.fstat(file.fileno()).st_size))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def decode(data: bytes) -> Frozen:
+    """What `encode` was given. Raises UserError as `read` does."""
+    return _decode(*container.load(io.BytesIO(data), len(data)))
 
 
 def _decode(stored: Tensors, metadata: dict[str, str]) -> Frozen:

@@ -1,0 +1,62 @@
+"""What a frozen model holds: ``python -m plq.info model.plq``."""
+
+from pathlib import Path
+from typing import Any
+
+from plq.card import images, measured, origin
+from plq.door import arguments, run
+from plq.frozen.file import Frozen, read
+from plq.frozen.sizes import float_size, layers, quantized_ratio
+from plq.report.table import format_table, human_bytes
+
+HEADER = ["layer", "kind", "W", "A", "output", "weights", "packed", "float32"]
+
+
+def layer_table(frozen: Frozen) -> str:
+    """A row per layer: bits of the weights (W) and of the input (A), bytes packed and in float32."""
+    rows: list[list[Any]] = [
+        [
+            row.name,
+            row.kind,
+            row.weight_bits,
+            row.input_bits,
+            "x".join(map(str, row.output_shape)),
+            row.weights,
+            row.packed_bytes,
+            row.float_bytes,
+        ]
+        for row in layers(frozen.graph)
+    ]
+    sums = [sum(row[column] for row in rows) for column in (5, 6, 7)]
+    return format_table(HEADER, rows, ["total", "", "", "", "", *sums])
+
+
+def summary(frozen: Frozen, file_bytes: int) -> str:
+    """Sizes, images, classes and origin, a line each."""
+    whole, ratio = float_size(frozen.graph), quantized_ratio(layers(frozen.graph))
+    names = ", ".join(frozen.class_names[:10]) + (", ..." if len(frozen.class_names) > 10 else "")
+    facts = {
+        "File": f"{human_bytes(file_bytes)}; the same network in float32 {human_bytes(whole)}",
+        "Quantized": f"kernels with their scales, {ratio:.1f} times smaller than in float32",
+        "Images": images(frozen),
+        "Classes": f"{len(frozen.class_names)}: {names}",
+        **origin(frozen.training),
+        **measured(frozen.training),
+    }
+    width = max(map(len, facts))
+    return "\n".join(f"{name.ljust(width)}  {text}" for name, text in facts.items())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's first line."""
+    parser = arguments("plq.info", "Layers, sizes, preprocessing and origin of a frozen model.")
+    parser.add_argument("model", type=Path, help="a frozen model (model.plq)")
+    given = parser.parse_args(argv)
+    frozen = read(given.model)
+    print(layer_table(frozen))
+    print()
+    print(summary(frozen, given.model.stat().st_size))
+
+
+if __name__ == "__main__":
+    run(main)
