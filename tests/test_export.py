@@ -35,7 +35,7 @@ NETS = {  # network, size, width, weights, bits, activations, bits; how many lay
     "apot 3/3": (("svhn", 40, 0.125, "apot", 3, "apot", 3), 6, 8),
     "lsq 4/lsq+ 3": (("svhn", 40, 0.125, "lsq", 4, "lsq_plus", 3), 1, 8),
     "resnet20 dorefa 2/2": (("resnet20", 32, 0.25, "dorefa", 2, "clip", 2), 16, 22),
-    "resnet20 lsq 2/2": (("resnet20", 32, 0.25, "lsq", 2, "lsq", 2), 9, 22),
+    "resnet20 lsq 2/2": (("resnet20", 32, 0.25, "lsq", 2, "lsq", 2), 16, 22),
     "mobilenet sawb 4/pact 4": (("mobilenet_v1", 32, 0.125, "sawb", 4, "pact", 4), 26, 28),
     "alexnet dorefa 1/2": (("alexnet", 96, 0.0625, "dorefa", 1, "clip", 2), 6, 8),
 }
@@ -47,6 +47,9 @@ SMALL = {
     "levels": {"activation": {"grid": Grid(2, 0.0, (0, 1, 2, 4))}},
     "offset": {"activation": {"grid": Grid(2, -1.0)}, "weights": Grid(2, -1.5)},
     "rows": {"scale_shape": (3, 1, 1, 1)},
+    "hard swish": {"activation": {"nonlinearity": "hard_swish", "grid": Grid(2, -1.0)}},
+    "residual of another grid": {"residual": True, "inputs": Grid(2, -1.0)},
+    "residual and |x|": {"residual": True, "activation": {"nonlinearity": "abs"}},
 }
 
 
