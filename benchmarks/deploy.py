@@ -15,6 +15,21 @@ import statistics
 import time
 from collections.abc import Callable
 
+import jax
+import numpy as np
+import onnxruntime
+
+from plq.export.qdq import QDQ
+from plq.export.running import onnx_session
+from plq.freeze import freeze
+from plq.frozen.graph import Graph
+from plq.frozen.model import from_frozen
+from plq.inference import Model
+from plq.layers.kit import Precision
+from plq.models.registry import Architecture
+
+CLASSES = 10
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,27 +46,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-given = arguments()
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-import jax
-import numpy as np
-import onnxruntime
-
-from plq.export.qdq import QDQ
-from plq.export.running import onnx_session
-from plq.frozen.file import Frozen
-from plq.frozen.model import from_frozen
-from plq.frozen.record import record
-from plq.inference import Model
-from plq.layers.kit import Precision
-from plq.models.registry import Architecture
-
-CLASSES = 10
-
-
-def model(precision: Precision) -> Model:
+def model(given: argparse.Namespace, precision: Precision) -> Model:
     """The network with fresh weights, as it would be loaded from a stripped model; each learned scale another one."""
     network = Architecture(given.network, CLASSES, precision, given.width).plain()
     shape = (given.size, given.size, 3)
@@ -62,17 +57,12 @@ def model(precision: Precision) -> Model:
     return Model(network, variables, shape, (0.0,), (256.0,), names, "square", {})
 
 
-def frozen(model: Model) -> Frozen:
-    graph = record(model.network, model.variables, model.image_shape, model.mean, model.std)
-    return Frozen(graph, model.class_names, model.fit, {})
-
-
-def session(graph, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """ONNX Runtime on our export of a graph."""
+def session(graph: Graph, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """ONNX Runtime on our export of a graph, and how many layers it computes on integers."""
     made = QDQ(graph, preprocessing=True)
-    run = onnx_session(made.model("batch", {}).SerializeToString(), given.threads)
-    notes.append(f"{sum(kernel.operands != 'float' for kernel in made.kernels)} of {len(made.kernels)} layers")
-    return lambda images: run.run(None, {"image": images})[0]
+    run = onnx_session(made.model("batch", {}).SerializeToString(), threads)
+    integer = sum(kernel.operands != "float" for kernel in made.kernels)
+    return lambda images: run.run(None, {"image": images})[0], f"{integer} of {len(made.kernels)} layers on integers"
 
 
 def seconds(function: Callable[[np.ndarray], object], images: np.ndarray, runs: int) -> float:
@@ -83,7 +73,7 @@ def seconds(function: Callable[[np.ndarray], object], images: np.ndarray, runs: 
     return (time.perf_counter() - begin) / runs
 
 
-def table(variants: dict[str, Callable], batch: int) -> None:
+def table(given: argparse.Namespace, variants: dict[str, Callable], batch: int) -> None:
     """Measure and print a table for one batch size."""
     images = np.random.default_rng(0).integers(0, 256, (batch, given.size, given.size, 3), np.uint8)
     runs = {name: max(1, round(0.3 / max(1e-6, _warm(function, images)))) for name, function in variants.items()}
@@ -116,21 +106,24 @@ def cpu() -> str:
 
 
 def main() -> None:
-    few = model(Precision(given.weights, given.weight_bits, given.activations, given.activation_bits))
-    full = model(Precision(given.weights, 32, given.activations, 32))
-    notes: list[str] = []
-    content = frozen(few)
+    given = arguments()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
+    jax.config.update("jax_platforms", "cpu")
+    few = model(given, Precision(given.weights, given.weight_bits, given.activations, given.activation_bits))
+    full = model(given, Precision(given.weights, 32, given.activations, 32))
+    frozen = freeze(few)
+    exported, integers = session(frozen.graph, given.threads)
     variants = {
-        "float, ONNX Runtime": session(frozen(full).graph, []),
-        "exported ONNX, ONNX Runtime": session(content.graph, notes),
-        "frozen, JAX": from_frozen(content),
+        "float, ONNX Runtime": session(freeze(full).graph, given.threads)[0],
+        "exported ONNX, ONNX Runtime": exported,
+        "frozen, JAX": from_frozen(frozen),
         "float, JAX": full,
     }
     print(f"{cpu()}, {given.threads} thread(s), onnxruntime {onnxruntime.__version__}, jax {jax.__version__}")
     bits = f"{given.weights} {given.weight_bits} / {given.activations} {given.activation_bits} bits"
-    print(f"{given.network}, width {given.width}, {bits}, {given.size}x{given.size}x3; {notes[0]} on integer kernels")
+    print(f"{given.network}, width {given.width}, {bits}, {given.size}x{given.size}x3; {integers}")
     for batch in given.batches:
-        table(variants, batch)
+        table(given, variants, batch)
 
 
 if __name__ == "__main__":

@@ -76,13 +76,11 @@ def digits(count: int, size: int) -> np.ndarray:
     return np.stack([resize(image, size) for image in load_digits()[0][:count]])
 
 
-def small_graph(
-    weights=BINARY, activation=None, residual=False, inputs=TWO_BITS, scale_shape=(1, 1, 1, 1), seed=0
-) -> Graph:
+def small_graph(weights=BINARY, activation=None, residual=False, inputs=TWO_BITS, scale_shape=(1, 1, 1, 1)) -> Graph:
     """Image -> codes -> 3x3 convolution, batch norm, [residual], pooling -> codes -> mean -> dense."""
     generator = np.random.default_rng(0)
     last = {"grid": TWO_BITS, "scale": 0.5, "divisor": 0.5, **(activation or {})}
-    scale = last["scale"] if residual else 0.25
+    scale = last["scale"] if residual else float(np.float32(0.75 / (inputs.codes - 1)))
     nodes = [
         Normalize("normalize", ("image",), (0.0,), (256.0,)),
         Conv("stem", ("normalize",), CHANNELS, None, (1, 1)),
@@ -96,9 +94,9 @@ def small_graph(
         Dense("dense", ("mean",), 10, None),
     ]
     tensors = {
-        "stem/kernel": generator.normal(size=(1, 1, 1, CHANNELS)),
+        "stem/kernel": generator.uniform(0.3, 1.5, (1, 1, 1, CHANNELS)),
         "conv/kernel": generator.integers(0, weights.codes, (3, 3, CHANNELS, CHANNELS)).astype(np.uint8),
-        "conv/scale": generator.uniform(0.1, 0.3, scale_shape),
+        "conv/scale": generator.uniform(0.8, 1.6, scale_shape) / weights.largest * weights.multiple / 2,
         "norm/scale": generator.choice([-1, 1], CHANNELS) * generator.uniform(0.5, 1.5, CHANNELS),
         "norm/shift": generator.normal(0, 0.5, CHANNELS),
         "dense/kernel": generator.normal(size=(CHANNELS, 10)),

@@ -9,6 +9,8 @@ from frozen_models import BINARY, CHANNELS, small_graph
 from plq.export.requantize import expansions, is_exact, requantize
 from plq.export.steps import Steps, steps_of
 from plq.export.units import Unit, find_units, is_matrix
+from plq.export.window import window
+from plq.frozen.arithmetic import before_rounding, on_grid
 from plq.frozen.graph import Graph
 from plq.frozen.grid import Grid
 from plq.frozen.nodes import Add, Conv, Flatten
@@ -133,3 +135,43 @@ def test_a_convolution_over_the_whole_input_is_a_matrix():
     found = Graph(found.image_shape, (*found.nodes[:-2], *head), tensors)
     found.check()
     assert is_matrix(found, head[0]) and not is_matrix(found, found.nodes[3]) and not is_matrix(found, found.nodes[1])
+
+
+WINDOWS = {
+    "hard swish": {"activation": {"nonlinearity": "hard_swish", "grid": Grid(2, -1.0)}},
+    "residual of another grid": {"residual": True, "inputs": Grid(2, -1.0)},
+    "residual and |x|": {"residual": True, "activation": {"nonlinearity": "abs"}},
+    "float clip": {"activation": {"nonlinearity": "clip", "grid": None, "scale": 1.0, "divisor": 1.0}},
+    "levels": {"activation": {"grid": Grid(2, 0.0, (0, 1, 2, 4))}},
+}
+
+
+@pytest.mark.parametrize("case", WINDOWS)
+def test_sums_are_cut_off_only_where_nothing_depends_on_them(case):
+    found = small_graph(**WINDOWS[case])
+    product, node = found.nodes[3], next(node for node in found.nodes if node.name == "act")
+    lowest = window(found, product)
+    assert lowest is not None
+    value = found.values["codes"]
+    worth = value.scale / 2 * float(found.tensors["conv/scale"].item())
+    residuals = value.grid.integers * value.scale if WINDOWS[case].get("residual") else [0.0]
+    for channel in range(CHANNELS):
+        sums = np.arange(lowest[channel] - 500, lowest[channel] + 756)
+        cut = np.clip(sums, lowest[channel], lowest[channel] + 255)
+        for residual in residuals:
+            scale, shift = (found.tensors[f"norm/{role}"][channel] for role in ("scale", "shift"))
+            whole, saturated = (
+                before_rounding(node, np.float32(s * worth * scale + shift + residual), node.divisor, node.factor)
+                for s in (sums, cut)
+            )
+            ends = [whole, saturated] if node.grid is None else [on_grid(node, v) for v in (whole, saturated)]
+            np.testing.assert_array_equal(*ends)
+            assert len(np.unique(ends[0])) > 1
+
+
+def test_too_many_sums_are_computed_in_float():
+    found = small_graph(**WINDOWS["hard swish"])
+    found.tensors["norm/scale"][3] /= 64
+    assert window(found, found.nodes[3]) is None
+    found.tensors["norm/scale"][3] = 0  # no sum matters
+    assert window(found, found.nodes[3]) is not None

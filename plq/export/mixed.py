@@ -1,7 +1,7 @@
 """ONNX with values as uint8 codes where they are on a grid, and real numbers elsewhere: a model without fused kernels.
 
 Products are computed in float, on weights that are stored as integers and scaled once, when the model is loaded; or,
-where they are one matrix product of codes and integers, as that (MatMulInteger).
+where they are one matrix product of codes and integers, as that (MatMulInteger), or by `plq.export.window`.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from onnx import TensorProto
 
 from plq.export.requantize import is_exact
 from plq.export.translate import Function, Translator, onnx_layout
-from plq.export.units import INT8, UINT8, is_matrix, only_reader
+from plq.export.units import INT8, UINT8, has_integers, is_matrix, only_reader
+from plq.export.window import window
 from plq.frozen.graph import Graph
 from plq.frozen.grid import Grid
 from plq.frozen.nodes import Activation, Affine, Conv, Dense, Halve, MaxPool, Node, Product
@@ -95,13 +96,19 @@ class Mixed(Translator):
         affine = reader if isinstance(reader, Affine) else None
         name = affine.name if affine else node.name
         self.inside.add(name)
-        largest = largest_code(self.graph.values[node.inputs[0]].grid)
-        if is_matrix(self.graph, node) and is_exact(self.integers(node), largest):
-            self.kernels.append(Kernel(node.name, INTEGER))
-            self.reals[name] = self.integer_matrix(node, affine)
+        if not self.is_narrow(node):
+            result = ""
+        elif is_matrix(self.graph, node):
+            result = self.integer_matrix(node, affine)
         else:
-            self.kernels.append(Kernel(node.name, FLOAT, self.reasons[node.name]))
-            self.reals[name] = self.float_product(node, affine)
+            result = self.windowed(node, affine)
+        self.kernels.append(Kernel(node.name, INTEGER) if result else Kernel(node.name, FLOAT, self.reasons[node.name]))
+        self.reals[name] = result or self.float_product(node, affine)
+
+    def is_narrow(self, node: Product) -> bool:
+        """Whether uint8 x int8 kernels can add up the product of codes and integers exactly."""
+        largest = largest_code(self.graph.values[node.inputs[0]].grid)
+        return has_integers(self.graph, node) and is_exact(self.integers(node), largest)
 
     def integers(self, node: Product) -> np.ndarray:
         """Those of a quantized kernel, int16."""
@@ -154,6 +161,35 @@ class Mixed(Translator):
             axes = self.writer.constant(np.array([2, 3]), "image_axes")
             y = self.writer.add("Unsqueeze", [y, axes], node.name)
         return y
+
+    def windowed(self, node: Product, affine: Affine | None) -> str:
+        """Sums as uint8, saturated where they decide nothing, turned into real numbers; empty if 256 are not enough."""
+        lowest = window(self.graph, node)
+        if lowest is None:
+            return ""
+        codes, ones = self.codes[node.inputs[0]], np.ones(node.features, np.float32)
+        weights = self.operand(node, "kernel", onnx_layout(self.integers(node).astype(np.int8)), ones, 0)
+        bias = self.operand(node, "bias", -lowest.astype(np.int32), ones * np.float32(codes.scale), 0)
+        y = self.multiply(node, self.dequantized(codes), weights, bias)
+        sums = self.quantize(y, f"{node.name}/sums", codes.scale, 0)
+        y = self.writer.add("Cast", [sums.name], f"{node.name}/float", to=TensorProto.FLOAT)
+        scale, shift = self.scale_and_shift(node, affine)
+        shift = (0 if shift is None else shift) + lowest * scale.reshape(-1).astype(np.float64)
+        rank = len(self.graph.values[node.name].shape)
+        for op, numbers in (("Mul", ones * scale.reshape(-1)), ("Add", shift.astype(np.float32))):
+            factor = self.constant_per_channel(numbers, rank, f"{node.name}/{op.lower()}")
+            y = self.writer.add(op, [y, factor], node.name)
+        return y
+
+    def operand(self, node: Product, role: str, integers: np.ndarray, scale: np.ndarray, zero: int) -> str:
+        """A constant operand with one scale per output channel, dequantized."""
+        names = [
+            self.writer.constant(integers, node.tensor(role)),
+            self.writer.constant(scale, f"{node.tensor(role)}_scale"),
+            self.writer.constant(np.full(scale.shape, zero, integers.dtype), f"{node.tensor(role)}_zero"),
+        ]
+        axis = 1 if integers.ndim == 2 else 0
+        return self.writer.add("DequantizeLinear", names, f"{node.tensor(role)}/real", axis=axis)
 
     def unscaled(self, codes: Codes) -> str:
         """code - zero as float32. No DequantizeLinear: ONNX Runtime would quantize the float weights behind one."""

@@ -15,7 +15,7 @@ from plq.export.steps import steps_of
 from plq.export.translate import onnx_layout
 from plq.export.units import Unit, find_units, fits_int8
 from plq.frozen.graph import Graph
-from plq.frozen.nodes import Activation, Product
+from plq.frozen.nodes import Activation
 
 WIDE_INTEGER, MIDDLE = "uint8 x uint8", 128
 
@@ -77,13 +77,3 @@ class QDQ(Mixed):
         result = self.multiply(product, self.dequantized(codes), weights, bias)
         middle = MIDDLE if unit.is_signed else -unit.grid.offset
         return self.quantize(result, f"{product.name}/steps", scale, middle)
-
-    def operand(self, node: Product, role: str, integers: np.ndarray, scale: np.ndarray, zero: int) -> str:
-        """A constant operand with one scale per output channel, dequantized."""
-        names = [
-            self.writer.constant(integers, node.tensor(role)),
-            self.writer.constant(scale, f"{node.tensor(role)}_scale"),
-            self.writer.constant(np.full(scale.shape, zero, integers.dtype), f"{node.tensor(role)}_zero"),
-        ]
-        axis = 1 if integers.ndim == 2 else 0
-        return self.writer.add("DequantizeLinear", names, f"{node.tensor(role)}/real", axis=axis)

@@ -144,18 +144,19 @@ def _check_residual(graph: Graph, unit: Unit) -> None:
         raise _Unfit("what is added to it has more bits")
 
 
-def is_matrix(graph: Graph, product: Product) -> bool:
-    """Whether the product is one matrix product of uint8 codes and int8 weights, each channel with a scale of its own.
-
-    So are dense layers, and convolutions whose kernel covers the whole input.
-    """
+def has_integers(graph: Graph, product: Product) -> bool:
+    """Whether its input are uint8 codes, its weights int8 integers, and each channel has one scale."""
     try:
         _check_product(graph, product)
     except _Unfit:
         return False
-    kernel = cast(Grid, product.grid).integers[graph.tensors[product.tensor("kernel")]]
-    if not fits_int8(kernel) or not isinstance(product, Conv):
-        return fits_int8(kernel)
+    return fits_int8(cast(Grid, product.grid).integers[graph.tensors[product.tensor("kernel")]])
+
+
+def is_matrix(graph: Graph, product: Product) -> bool:
+    """Whether the product is one of matrices: a dense layer, or a convolution whose kernel covers the whole input."""
+    if not isinstance(product, Conv):
+        return True
     covers = product.kernel_size == graph.values[product.inputs[0]].shape[:2]
     return covers and product.groups == 1 and max(product.dilation) == 1 and not np.any(product.padding)
 
