@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plq.layers.activation import calibrate
 from plq.layers.entry import Entry
 from plq.layers.expanded import Concat, Fork
 from plq.layers.kit import Precision, expanded_kit, plain_kit
+from plq.layers.scales import calibrate
 from plq.quant.activations import ClipActivation, ReluActivation
 from plq.quant.lsq import LSQActivation
 

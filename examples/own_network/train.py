@@ -14,8 +14,8 @@ from network import Digits
 
 from plq.checkpoint.model_file import read_model, write_model
 from plq.data.digits import TRAIN_EXAMPLES, load_digits
-from plq.layers.activation import calibrate
 from plq.layers.convert import Rule, conversion_table, convert
+from plq.layers.scales import calibrate
 from plq.prune import drop_ancillary
 from plq.train.factor import Factor
 
