@@ -4,7 +4,7 @@
 
 The SVHN network (width 0.05, W1A2) on scikit-learn's digits, a checkpoint every 20 steps. First one process is killed
 --kills times, then a run of two processes (one of them or both) --kills_of_two times, each time at a moment drawn
-uniformly from the time that a start and some hundred steps take; the same command is given again each time. Compares
+uniformly from the time that a start and 100 steps take; the same command is given again each time. Compares
 the model, the metrics and every leaf of the last checkpoint, and prints a Markdown table.
 """
 
@@ -68,13 +68,13 @@ def start(given: argparse.Namespace, workdir: Path, processes: int) -> list[subp
 
 
 def undisturbed(given: argparse.Namespace, processes: int) -> tuple[Path, float]:
-    """The folder of a whole run, and the seconds to its 300th step once all is compiled."""
+    """The folder of a whole run, and the seconds to its 100th step once all is compiled."""
     workdir = given.out / f"undisturbed-{processes}"
     if not (workdir / "model").exists():
         finish(given, workdir, processes)
     trial, begin = given.out / f"trial-{processes}", time.monotonic()
     running = start(given, trial, processes)
-    while reached(trial) < 300:
+    while reached(trial) < 100:
         time.sleep(0.05)
     seconds = time.monotonic() - begin
     for process in running:
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kills_of_two", type=int, default=10)
-    parser.add_argument("--epochs", type=float, default=150.0)
+    parser.add_argument("--epochs", type=float, default=100.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
