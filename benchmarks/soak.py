@@ -2,10 +2,11 @@
 
     python benchmarks/soak.py --out runs/soak [--kills 20] [--kills_of_two 10] [--seed 0]
 
-The SVHN network (width 0.05, W1A2) on scikit-learn's digits, a checkpoint every 20 steps. First one process is killed
---kills times, then a run of two processes (one of them or both) --kills_of_two times, each time at a moment drawn
-uniformly from the time that a start and some hundred steps take; the same command is given again each time. Compares
-the model, the metrics and every leaf of the last checkpoint, and prints a Markdown table.
+The SVHN network (width 0.05, W1A2) on scikit-learn's digits, f = 0 from a twentieth of the steps, a checkpoint every
+20. First one process is killed --kills times, then a run of two processes (one of them or both) --kills_of_two times,
+each time at a moment drawn uniformly from the time that a start and 100 steps take, but after 80 new steps at the
+latest; the same command is given again each time. Compares the model, the metrics and every leaf of the last checkpoint,
+and prints a Markdown table.
 """
 
 import argparse
@@ -31,7 +32,8 @@ def get_config():
     config = default()
     config.data.name, config.data.image_size, config.data.batch_size = "digits", 40, 64
     config.data.pad, config.model.width, config.model.dropout = 2, 0.05, 0.3
-    config.train.epochs, config.checkpoint.every_steps, config.report.every_steps = {epochs}, 20, 5
+    config.train.epochs, config.factor.end = {epochs}, 0.05
+    config.checkpoint.every_steps, config.report.every_steps = 20, 5
     return config
 """
 
@@ -68,13 +70,13 @@ def start(given: argparse.Namespace, workdir: Path, processes: int) -> list[subp
 
 
 def undisturbed(given: argparse.Namespace, processes: int) -> tuple[Path, float]:
-    """The folder of a whole run, and the seconds to its 300th step once all is compiled."""
+    """The folder of a whole run, and the seconds to its 100th step once all is compiled."""
     workdir = given.out / f"undisturbed-{processes}"
     if not (workdir / "model").exists():
         finish(given, workdir, processes)
     trial, begin = given.out / f"trial-{processes}", time.monotonic()
     running = start(given, trial, processes)
-    while reached(trial) < 300:
+    while reached(trial) < 100:
         time.sleep(0.05)
     seconds = time.monotonic() - begin
     for process in running:
@@ -104,7 +106,10 @@ def kill(given: argparse.Namespace, workdir: Path, processes: int, longest: floa
     """Start the run, kill it, wait until all its processes have ended."""
     running, seconds = start(given, workdir, processes), rng.uniform(0, longest)
     victims = rng.choice([[0], [1], [0, 1]]) if processes == 2 else [0]
-    time.sleep(seconds)
+    begin, before = time.monotonic(), reached(workdir)
+    while time.monotonic() < begin + seconds and reached(workdir) < before + 80:
+        time.sleep(0.02)
+    seconds = time.monotonic() - begin
     if any(process.poll() is not None for process in running):
         sys.exit(f"{workdir}: ended by itself; more --epochs are needed for so many kills")
     saving = any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
@@ -150,7 +155,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kills_of_two", type=int, default=10)
-    parser.add_argument("--epochs", type=float, default=150.0)
+    parser.add_argument("--epochs", type=float, default=100.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
