@@ -21,7 +21,7 @@ from plq.door import arguments, run
 from plq.errors import UserError
 from plq.experiment import all_logits, evaluation, open_feed
 from plq.frozen import file
-from plq.frozen.agreement import LOGITS, TIE, differences
+from plq.frozen.agreement import LOGITS, TIE, Reference, differences
 from plq.frozen.file import Frozen
 from plq.frozen.model import FrozenModel, from_frozen
 from plq.frozen.record import record
@@ -111,8 +111,9 @@ def _images(feed: Feed, indices: np.ndarray) -> np.ndarray:
 
 
 def _require_ties(frozen: FrozenModel, exact: inference.Model, images: np.ndarray, what: str) -> None:
+    reference = Reference(exact.network, exact.variables, exact.mean, exact.std)
     for start in range(0, len(images), AT_ONCE):
-        for found in differences(frozen, exact.network, exact.variables, images[start : start + AT_ONCE]):
+        for found in differences(frozen, reference, images[start : start + AT_ONCE]):
             if not found.tie:
                 where = f"at {found.node}, in {found.codes} codes" if found.codes else "in the logits"
                 amount = f"by {found.apart:.2g}, allowed {TIE if found.codes else LOGITS:.2g}; nothing was written"

@@ -52,6 +52,14 @@ class FrozenModel:
         """Where the model comes from: "config" is the run's, "freezing" what was measured."""
         return self.frozen.training
 
+    def results(self, images: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The result of every node, and what every quantized activation rounds, of uint8 [batch, *image_shape]."""
+        return jax.device_get(self._results(self._arrays, images))
+
+    @cached_property
+    def _results(self):
+        return jax.jit(self.runner.results)
+
     @cached_property
     def _arrays(self) -> Arrays:
         return jax.device_put(self.runner.arrays)
