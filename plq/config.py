@@ -106,6 +106,10 @@ def settings(config: ConfigDict | dict[str, Any], source: str = "config") -> Set
     for name in given:
         if name not in sections:
             raise UserError(f"{source}: unknown section {name}; {nearest(name, sections)}")
+        if not isinstance(given[name], dict):
+            raise UserError(
+                f"{source}: section {name} is {type(given[name]).__name__}, allowed fields with their values"
+            )
     built = Settings(**{name: _section(sections[name], name, fields) for name, fields in given.items()})
     built.check()
     return built

@@ -12,8 +12,8 @@ from plq.data.sets import default_splits
 from plq.door import arguments, run
 from plq.errors import UserError
 from plq.experiment import all_logits, assemble, evaluation, open_feed
-from plq.served import open_model
-from plq.settings import MeshShape
+from plq.served import Served, open_model
+from plq.settings import Data, MeshShape
 
 
 def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
@@ -35,13 +35,19 @@ def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
 def evaluate_model(path: Path, split: str, data_dir: str, batch_size: int) -> str:
     """A line with the accuracy of a stripped or frozen model on a split of the set it was trained on."""
     model = open_model(path)
-    if "config" not in model.training:
-        raise UserError(f"{path}: does not say what it was trained on")
-    data = settings(model.training["config"], str(path)).data
+    data = trained_on(model, str(path))
     data = dataclasses.replace(data, data_dir=data_dir or data.data_dir, batch_size=batch_size)
     split = split or data.test_split or default_splits(data.name)[1]
     logits, labels = all_logits(model, open_feed(data, split))
     return _line(f"{path} on {data.name} {split}", evaluation(logits, labels), len(labels))
+
+
+def trained_on(model: Served, source: str) -> Data:
+    """The images that a model was trained on. Raises UserError if it does not say."""
+    config = model.training.get("config")
+    if not isinstance(config, dict) or "data" not in config:
+        raise UserError(f"{source}: does not say what it was trained on")
+    return settings(config, source).data
 
 
 def _line(what: str, found: dict[str, float], examples: int) -> str:

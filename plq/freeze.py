@@ -14,14 +14,14 @@ import numpy as np
 from plq import __version__, inference
 from plq.card import MARK, card
 from plq.checkpoint.model_file import read_model
-from plq.config import settings
 from plq.data.feed import Feed
 from plq.data.sets import default_splits
 from plq.door import arguments, run
 from plq.errors import UserError
+from plq.evaluate import trained_on
 from plq.experiment import all_logits, evaluation, open_feed
 from plq.frozen import file
-from plq.frozen.agreement import LOGITS, TIE, differences
+from plq.frozen.agreement import LOGITS, TIE, Reference, differences
 from plq.frozen.file import Frozen
 from plq.frozen.model import FrozenModel, from_frozen
 from plq.frozen.record import record
@@ -30,7 +30,7 @@ from plq.report.workdir import write_text_atomic
 
 OTHER_CLASS = 0.01  # share of test images to which ties may give another class
 NOISE = 8
-AT_ONCE = 32  # images whose results are compared layer by layer
+AT_ONCE = 8  # images whose results are compared layer by layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +111,9 @@ def _images(feed: Feed, indices: np.ndarray) -> np.ndarray:
 
 
 def _require_ties(frozen: FrozenModel, exact: inference.Model, images: np.ndarray, what: str) -> None:
+    reference = Reference(exact.network, exact.variables, exact.mean, exact.std)
     for start in range(0, len(images), AT_ONCE):
-        for found in differences(frozen, exact.network, exact.variables, images[start : start + AT_ONCE]):
+        for found in differences(frozen, reference, images[start : start + AT_ONCE]):
             if not found.tie:
                 where = f"at {found.node}, in {found.codes} codes" if found.codes else "in the logits"
                 amount = f"by {found.apart:.2g}, allowed {TIE if found.codes else LOGITS:.2g}; nothing was written"
@@ -121,9 +122,7 @@ def _require_ties(frozen: FrozenModel, exact: inference.Model, images: np.ndarra
 
 def open_test(model: inference.Model, split: str, data_dir: str) -> tuple[Feed, dict[str, str]]:
     """The test images of a model, and what they are. Raises UserError if they are not at hand."""
-    if "config" not in model.training:
-        raise UserError("the model does not say what it was trained on")
-    data = settings(model.training["config"]).data
+    data = trained_on(model, "the model")
     split = split or data.test_split or default_splits(data.name)[1]
     feed = open_feed(dataclasses.replace(data, data_dir=data_dir or data.data_dir), split)
     return feed, {"data": data.name, "split": split}

@@ -52,6 +52,22 @@ class FrozenModel:
         """Where the model comes from: "config" is the run's, "freezing" what was measured."""
         return self.frozen.training
 
+    def results(self, images: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Logits and the integers of each quantized activation by node, and what it rounds.
+
+        Args:
+            images: uint8 [batch, *image_shape].
+        """
+        return jax.device_get(self._results(self._arrays, images))
+
+    @cached_property
+    def _results(self):
+        def watched(arrays: Arrays, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+            results, rounded = self.runner.results(arrays, images)
+            return {name: results[name] for name in (*rounded, self.frozen.graph.output)}, rounded
+
+        return jax.jit(watched)
+
     @cached_property
     def _arrays(self) -> Arrays:
         return jax.device_put(self.runner.arrays)
