@@ -2,8 +2,9 @@
 
     python -m plq.main --config configs/cifar100_resnet20.py:w2a2      (w4a4, w3a3, w1a1, float)
 
-200 epochs (78,000 steps) of SGD, lr 0.1, a tenth at 60 and 120 epochs, weight decay 2e-4, batch 128. f along a cosine
-to 0 at a quarter of the run; first and last layer in full precision.
+200 epochs (78,000 steps) of SGD, lr 0.1, a tenth at 60 and 120 epochs, weight decay 2e-4, batch 128. Pre-activation
+blocks, at 1 bit with Bi-Real's shortcuts. f along a cosine to 0 at a quarter of the run; first and last layer in full
+precision.
 
 Hardware, time, accuracy: not yet run.
 """
@@ -21,6 +22,7 @@ def get_config(argument=ARGUMENTS[0]):
     config.data.mean = (129.3, 124.1, 112.4)
     config.data.std = (68.2, 65.4, 70.4)
     config.model.name = "resnet20"
+    config.model.block = "bireal" if argument == "w1a1" else "pre"
     config.model.shortcut = "padding"
     config.quant.weight_bits = config.quant.activation_bits = 32 if argument == "float" else int(argument[-1])
     config.quant.activations = "relu" if argument == "float" else "clip"

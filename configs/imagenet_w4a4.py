@@ -2,8 +2,9 @@
 
     python -m plq.main --config configs/imagenet_w4a4.py
 
-90 epochs (450,360 steps) of SGD, batch 256, lr 0.1 along a cosine; f along a cosine to 0 at a quarter of the run; first
-and last layer in full precision. Other bits, and the learned step sizes of LSQ, are in imagenet_resnet18.py.
+90 epochs (450,360 steps) of SGD, batch 256, lr 0.1 along a cosine; pre-activation blocks, whose stream stays in float
+(results/residual_blocks.md); f along a cosine to 0 at a quarter of the run; first and last layer in full precision.
+Other bits, and the learned step sizes of LSQ, are in imagenet_resnet18.py.
 
 Hardware, time: not yet run on the whole of ImageNet. Accuracy: not yet run; published for DoReFa in this network at 4
 bits, in its own code: 68.1 %.
@@ -22,6 +23,7 @@ def get_config():
     config.data.mean = (123.675, 116.28, 103.53)
     config.data.std = (58.395, 57.12, 57.375)
     config.model.name = "resnet18"
+    config.model.block = "pre"
     config.quant.weight_bits = 4
     config.quant.activation_bits = 4
     config.quant.activations = "clip"

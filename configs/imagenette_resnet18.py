@@ -2,8 +2,8 @@
 
     python -m plq.main --config configs/imagenette_resnet18.py:w4a4      (w3a3, w2a2, float)
 
-60 epochs (8,820 steps) of SGD, batch 64, crops of 128 pixels, lr 0.05 along a cosine; f along a cosine to 0 at a
-quarter of the run; first and last layer in full precision.
+60 epochs (8,820 steps) of SGD, batch 64, crops of 128 pixels, lr 0.05 along a cosine; pre-activation blocks; f along a
+cosine to 0 at a quarter of the run; first and last layer in full precision.
 
 Hardware, time, accuracy: not yet run; there is no published few-bit figure for this set.
 """
@@ -23,6 +23,7 @@ def get_config(argument=ARGUMENTS[0]):
     config.data.mean = (123.675, 116.28, 103.53)
     config.data.std = (58.395, 57.12, 57.375)
     config.model.name = "resnet18"
+    config.model.block = "pre"
     config.quant.weight_bits = config.quant.activation_bits = 32 if argument == "float" else int(argument[-1])
     config.quant.activations = "relu" if argument == "float" else "clip"
     config.factor.name = "constant" if argument == "float" else "cosine"

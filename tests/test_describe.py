@@ -12,7 +12,7 @@ from plq.layers.describe import layer_table
 from plq.layers.kit import Precision
 from plq.models.registry import Architecture
 
-RESNET20 = "configs/cifar10_resnet20.py:w2a2"
+RESNET20 = ["--config", "configs/cifar10_resnet20.py:w2a2", "--config.model.block=post"]
 
 
 def costs(name, classes, size, precision=None, **options):
@@ -80,7 +80,7 @@ def test_every_layer_is_counted_once(name, options):
 
 def test_the_program_prints_sums(capsys, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", "/nowhere")
-    describe.main(["--config", RESNET20])
+    describe.main(RESNET20)
     lines = capsys.readouterr().out.splitlines()
     stem = " ".join(lines[2].split())
     assert stem == "stem conv 3x3 32 8 2 32x32x16 464 1,984 1,984 1,984 442,368 113,246,208"
@@ -92,7 +92,7 @@ def test_the_program_prints_sums(capsys, monkeypatch):
 
 
 def test_json_says_the_same_and_fields_count(capsys):
-    describe.main(["--config", RESNET20, "--json", "--config.quant.weight_bits=1", "--image_shape=16,16,3"])
+    describe.main([*RESNET20, "--json", "--config.quant.weight_bits=1", "--image_shape=16,16,3"])
     found = json.loads(capsys.readouterr().out)
     assert (found["network"], found["image_shape"], found["num_classes"]) == ("resnet20", [16, 16, 3], 10)
     assert found["layers"][1]["weight_bits"] == 1 and found["layers"][1]["macs"] == 16 * 16 * 9 * 16 * 16
@@ -103,7 +103,7 @@ def test_json_says_the_same_and_fields_count(capsys):
 
 
 def test_a_run_that_starts_plain_trains_no_branch(capsys):
-    describe.main(["--config", RESNET20, "--json", "--config.factor.name=constant"])
+    describe.main([*RESNET20, "--json", "--config.factor.name=constant"])
     total = json.loads(capsys.readouterr().out)["total"]
     assert total["bytes_training"] == total["bytes_float32"] and total["ancillary_parameters"] == 0
 
@@ -112,7 +112,7 @@ def test_a_set_on_disk_says_its_shape(tmp_path, capsys):
     folder = write_set(tmp_path, {"train": noise(3, (48, 40, 1))}, name="mine")
     fields = ["--config.data.name=mine", f"--config.data.data_dir={folder}"]
     capsys.readouterr()  # what TFDS said
-    describe.main(["--config", RESNET20, "--json", *fields])
+    describe.main([*RESNET20, "--json", *fields])
     found = json.loads(capsys.readouterr().out)
     assert (found["image_shape"], found["num_classes"]) == ([48, 40, 1], 3)
 
@@ -139,7 +139,7 @@ def test_a_set_on_disk_says_its_shape(tmp_path, capsys):
 def test_a_mistake_is_one_line(arguments, message, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", "/nowhere")
     with pytest.raises(UserError, match=message) as caught:
-        describe.main(["--config", RESNET20, *arguments])
+        describe.main([*RESNET20, *arguments])
     assert "\n" not in str(caught.value)
 
 

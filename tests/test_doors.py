@@ -326,6 +326,7 @@ def test_photographs_are_trained_on_stopped_and_served(tmp_path):
     small = [
         "--config.data.image_size=32",
         "--config.model.name=vgg_small",
+        "--config.model.block=post",
         "--config.model.width=0.05",
         "--config.mesh.data=1",
     ]
