@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import onnx
 import pytest
-from frozen_models import digits, frozen_model, small_model
+from frozen_models import CHANNELS, digits, frozen_model, small_model
 from PIL import Image
 from runs import tiny_config
 
@@ -25,6 +25,7 @@ from plq.export.qonnx import QONNX, signed_bits
 from plq.export.running import feed, onnx_session, operations_of
 from plq.frozen.file import encode, write
 from plq.frozen.grid import Grid
+from plq.frozen.model import from_frozen
 from plq.frozen.pack import pack
 
 IMAGES = 16
@@ -72,6 +73,27 @@ def test_onnx_does_what_the_model_does_on_integer_kernels(net, tmp_path):
     found = Counter(operations_of(file))
     assert found["QLinearConv"] + found["QGemm"] + found["MatMulInteger"] == integer
     assert found["Conv"] + found["FusedConv"] + found["Gemm"] + found["FusedGemm"] == layers - integer
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("rounding", ["half_up", "half_even"])
+def test_ties_go_where_the_network_takes_them(name, rounding, tmp_path):
+    """Pixels p are coded as round(p / 4): one in four is a tie."""
+    model = small_model(inputs=Grid(6))
+    codes = dataclasses.replace(model.frozen.graph.nodes[2], rounding=rounding, scale=1 / 64, divisor=1 / 64)
+    nodes = (*model.frozen.graph.nodes[:2], codes, *model.frozen.graph.nodes[3:])
+    tensors = {**model.frozen.graph.tensors, "stem/kernel": np.ones((1, 1, 1, CHANNELS), np.float32)}
+    graph = dataclasses.replace(model.frozen.graph, nodes=nodes, tensors=tensors)
+    model = from_frozen(dataclasses.replace(model.frozen, graph=graph))
+    images = np.random.default_rng(0).integers(0, 256, (64, 9, 9, 1), np.uint8)
+    export, file = exported(name, model, tmp_path)
+    assert compare(model, export.run(file), images).ties == 0
+
+
+def test_a_grid_that_uint8_cannot_hold_is_refused():
+    model = small_model(activation={"grid": Grid(2, 1.0)})
+    with pytest.raises(UserError, match=r"node act .*found integers from 1 to 4, allowed codes from 0 to 255 with a"):
+        FORMATS["onnx"](model, False)
 
 
 @pytest.mark.parametrize("net", [net for net in NETS if not net.startswith("alexnet")])

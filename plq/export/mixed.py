@@ -1,34 +1,23 @@
-"""ONNX with values as uint8 codes where they are on a grid, and real numbers elsewhere: a model without fused kernels.
+"""The products of an ONNX model with codes: in float, or on integers where that needs no rounding behind them.
 
-Products are computed in float, on weights that are stored as integers and scaled once, when the model is loaded; or,
-where they are one matrix product of codes and integers, as that (MatMulInteger), or by `plq.export.window`.
+In float the weights are stored as integers, and scaled once, when the model is loaded. On integers they are computed if
+they are one matrix product of codes and weights (MatMulInteger), or if sums may be cut off (`plq.export.window`).
 """
 
 import dataclasses
-import itertools
-from typing import cast
 
 import numpy as np
 from onnx import TensorProto
 
+from plq.export.coded import Coded, Codes, largest_code
 from plq.export.requantize import is_exact
-from plq.export.translate import Function, Translator, onnx_layout
-from plq.export.units import INT8, UINT8, has_integers, is_matrix, only_reader
+from plq.export.translate import onnx_layout
+from plq.export.units import INT8, has_integers, is_matrix, only_reader
 from plq.export.window import window
 from plq.frozen.graph import Graph
-from plq.frozen.grid import Grid
-from plq.frozen.nodes import Activation, Affine, Conv, Dense, Halve, MaxPool, Node, Product
+from plq.frozen.nodes import Affine, Conv, Dense, Product
 
 INTEGER, FLOAT = "uint8 x int8", "float"
-
-
-@dataclasses.dataclass(frozen=True)
-class Codes:
-    """A uint8 ONNX value that stands for (code - zero) * scale."""
-
-    name: str
-    scale: float
-    zero: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,44 +34,13 @@ class Kernel:
     misplaced: int = 0
 
 
-class Mixed(Translator):
+class Mixed(Coded):
     """A frozen graph as an ONNX model. ``kernels``: how each layer is computed. ``reasons``: by layer, why in float."""
 
     def __init__(self, graph: Graph, preprocessing: bool) -> None:
         super().__init__(graph, preprocessing)
-        self.codes: dict[str, Codes] = {}  # by the name of a value
         self.kernels: list[Kernel] = []
         self.reasons: dict[str, str] = {}
-
-    def real(self, name: str) -> str:
-        """Codes are dequantized anew for each reader: ONNX Runtime wants a DequantizeLinear per operand."""
-        return self.reals[name] if name in self.reals else self.dequantized(self.codes[name])
-
-    def dequantized(self, codes: Codes) -> str:
-        return self.writer.add("DequantizeLinear", [codes.name, *self.scale_and_zero(codes)], f"{codes.name}/real")
-
-    def quantize(self, x: str, name: str, scale: float, zero: float, most: int = UINT8) -> Codes:
-        """Codes round(x / scale) + zero, from 0 to ``most``."""
-        codes = Codes(name, scale, int(zero))
-        y = self.writer.add("QuantizeLinear", [x, *self.scale_and_zero(codes)], name)
-        return self.clipped(dataclasses.replace(codes, name=y), most)
-
-    def scale_and_zero(self, codes: Codes) -> list[str]:
-        scale = self.writer.constant(np.float32(codes.scale), f"scale/{codes.scale:.6g}")
-        return [scale, self.writer.constant(np.uint8(codes.zero), f"zero/{codes.zero}")]
-
-    def clipped(self, codes: Codes, most: int) -> Codes:
-        if most >= UINT8:
-            return codes
-        ends = [self.writer.constant(np.uint8(end), f"code/{end}") for end in (0, most)]
-        return dataclasses.replace(codes, name=self.writer.add("Clip", [codes.name, *ends], f"{codes.name}/clip"))
-
-    def unchanged(self, node: Node, function: Function) -> None:
-        codes = self.codes.get(node.inputs[0])
-        if codes is None:
-            super().unchanged(node, function)
-        else:
-            self.codes[node.name] = dataclasses.replace(codes, name=function(codes.name, np.uint8(codes.zero)))
 
     def conv(self, node: Conv) -> None:
         self.product(node)
@@ -198,47 +156,3 @@ class Mixed(Translator):
             zero = self.writer.constant(np.float32(codes.zero), f"zero/{codes.zero}.0")
             x = self.writer.add("Sub", [x, zero], f"{codes.name}/integer")
         return x
-
-    def activation(self, node: Activation) -> None:
-        if node.grid is None:
-            super().activation(node)
-        else:
-            self.codes[node.name] = self.coded(node, node.grid)
-
-    def coded(self, node: Activation, grid: Grid) -> Codes:
-        """The codes of an activation, from real numbers."""
-        x = self.nonlinear(node, self.real(node.inputs[0]))
-        if grid.levels is None:
-            if self.is_pooled(node.inputs[0]):
-                lowest = self.writer.constant(np.float32(grid.offset * node.scale), f"{node.name}/lowest")
-                x = self.writer.add("Max", [x, lowest], f"{node.name}/max")
-            return self.quantize(x, node.name, node.scale, -grid.offset, grid.codes - 1)
-        for op, role in (("Div", "divisor"), ("Mul", "factor")):
-            number = self.writer.constant(np.float32(getattr(node, role)), f"{node.name}/{role}")
-            x = self.writer.add(op, [x, number], f"{node.name}/{op.lower()}")
-        return self.nearest_levels(node, x, 1)
-
-    def is_pooled(self, name: str) -> bool:
-        """Whether a value comes out of max pooling, in front of which ONNX Runtime would move its quantization."""
-        return any(isinstance(node, Halve | MaxPool) and node.name == name for node in self.graph.nodes)
-
-    def nearest_levels(self, node: Activation, v: str, parts: int) -> Codes:
-        """A grid's own integers in the place of codes: v, in ``parts``-ths of an integer, compared with all middles."""
-        integers, terms = cast(Grid, node.grid).integers, []
-        for low, high in itertools.pairwise(integers):
-            middle = self.writer.constant(np.float32((low + high) * parts / 2), f"{node.name}/middle")
-            term = self.writer.add("GreaterOrEqual", [v, middle], f"{node.name}/reached")
-            term = self.writer.add("Cast", [term], f"{node.name}/step", to=TensorProto.FLOAT)
-            if high - low != 1:
-                height = self.writer.constant(np.float32(high - low), f"{node.name}/height")
-                term = self.writer.add("Mul", [term, height], f"{node.name}/rise")
-            terms.append(term)
-        terms += [self.writer.constant(np.float32(integers[0]), f"{node.name}/lowest")] if integers[0] else []
-        level = self.writer.add("Sum", terms, f"{node.name}/level")
-        name = self.writer.add("Cast", [level], f"{node.name}/codes", to=TensorProto.UINT8)
-        return Codes(name, node.scale, 0)
-
-
-def largest_code(grid: Grid | None) -> int:
-    """Of the uint8 values that hold a grid's codes, or its levels."""
-    return 0 if grid is None else int(grid.integers[-1]) if grid.levels else grid.codes - 1

@@ -9,9 +9,10 @@ import dataclasses
 import numpy as np
 from onnx import TensorProto
 
-from plq.export.mixed import INTEGER, Codes, Kernel, Mixed, largest_code
+from plq.export.coded import Codes, largest_code
+from plq.export.mixed import INTEGER, Kernel, Mixed
 from plq.export.requantize import is_exact, requantize
-from plq.export.steps import steps_of
+from plq.export.steps import Steps, steps_of
 from plq.export.translate import onnx_layout
 from plq.export.units import Unit, find_units, fits_int8
 from plq.frozen.graph import Graph
@@ -26,14 +27,17 @@ class QDQ(Mixed):
     def __init__(self, graph: Graph, preprocessing: bool) -> None:
         super().__init__(graph, preprocessing)
         self.units: dict[str, Unit] = {}  # by the name of the activation
+        self.steps: dict[str, Steps] = {}  # by the name of the product
         self.slack: dict[str, float] = {}
         for name, unit in find_units(graph).items():
             if isinstance(unit, str):
                 self.reasons[name] = unit
-            elif not fits_int8(steps_of(graph, unit).kernel):
-                self.reasons[name] = "its weights do not fit into int8"
+                continue
+            steps = steps_of(graph, unit)
+            if fits_int8(steps.kernel):
+                self.units[unit.activation.name], self.steps[name] = unit, steps
             else:
-                self.units[unit.activation.name] = unit
+                self.reasons[name] = "its weights do not fit into int8"
         self.inside = {node.name for unit in self.units.values() for node in unit.nodes[:-1]}
 
     def activation(self, node: Activation) -> None:
@@ -62,7 +66,7 @@ class QDQ(Mixed):
 
     def kernel_output(self, unit: Unit) -> Codes:
         """The integers behind the product, rounded and not yet clipped, with 0 in the middle if they are signed."""
-        product, steps = unit.product, steps_of(self.graph, unit)
+        product, steps = unit.product, self.steps.pop(unit.product.name)
         codes = self.codes[product.inputs[0]]
         scale = unit.activation.scale / (2 if unit.grid.levels else 1)
         largest = largest_code(self.graph.values[product.inputs[0]].grid)

@@ -89,8 +89,6 @@ def _check_product(graph: Graph, product: Product) -> None:
         raise _Unfit("its weights are float")
     if any(length > 1 for length in graph.tensors[product.tensor("scale")].shape[:-1]):
         raise _Unfit("its weights have a scale per position")
-    if grid.levels and not 0 <= grid.integers[0] <= grid.integers[-1] <= UINT8:
-        raise _Unfit("its input does not fit into uint8")
 
 
 def _follow(graph: Graph, product: Product) -> Unit:
@@ -125,8 +123,8 @@ def _check_activation(unit: Unit) -> None:
         raise _Unfit(f"{nonlinearity} goes down and up")
     if unit.is_signed and (grid.levels or grid.offset or grid.codes > 128):
         raise _Unfit("what precedes its activation does not fit into uint8 with a sign")
-    if grid.offset < -UINT8 or (grid.levels and not 0 <= 2 * grid.integers[0] <= 2 * grid.integers[-1] <= UINT8):
-        raise _Unfit("its output does not fit into uint8")
+    if grid.levels and 2 * grid.integers[-1] > UINT8:
+        raise _Unfit("the halves of its output's levels do not fit into uint8")
 
 
 def _check_residual(graph: Graph, unit: Unit) -> None:
