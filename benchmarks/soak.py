@@ -5,8 +5,8 @@
 The SVHN network (width 0.05, W1A2) on scikit-learn's digits, f = 0 from a twentieth of the steps, a checkpoint every
 20. First one process is killed --kills times, then a run of two processes (one of them or both) --kills_of_two times,
 each time at a moment drawn uniformly from the time that a start and 100 steps take, but after 80 new steps at the
-latest; the same command is given again each time. Compares the model, the metrics and every leaf of the last checkpoint,
-and prints a Markdown table.
+latest; the same command is given again each time. Compares the model, the metrics and every leaf of the last
+checkpoint, and prints a Markdown table.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from plq import inference
 from plq.errors import UserError
 from plq.export.check import BATCH
 from plq.freeze import freeze, open_test, read_source
-from plq.frozen.agreement import differences
+from plq.frozen.agreement import Reference, differences
 from plq.frozen.model import FrozenModel, from_frozen, load
 from plq.predict import read_image
 
@@ -26,9 +26,10 @@ class Source:
         """Raise UserError unless the frozen model does what the stripped one does (`plq.frozen.agreement`)."""
         if self.stripped is None:
             return
+        model = self.stripped
+        reference = Reference(model.network, model.variables, model.mean, model.std)
         for start in range(0, len(images), BATCH):
-            batch = images[start : start + BATCH]
-            for found in differences(self.frozen, self.stripped.network, self.stripped.variables, batch):
+            for found in differences(self.frozen, reference, images[start : start + BATCH]):
                 if not found.tie:
                     where = f"image {start + found.image}, first at {found.node}, by {found.apart:.2g}"
                     raise UserError(f"frozen and stripped model differ beyond ties: {where}")
