@@ -1,21 +1,20 @@
 """Whether frozen (and exported) models classify as the stripped ones do: networks, bits and quantizers, one table.
 
     python benchmarks/frozen_accuracy.py --out runs/frozen
-    python benchmarks/frozen_accuracy.py --out runs/frozen --only resnet20 --only 2/2 --check onnx=my_module:logits
+    python benchmarks/frozen_accuracy.py --out runs/frozen --only resnet20 --only 2/2 --formats onnx
 
-Each cell trains a narrow network for a few steps, strips and freezes it with the programs a user has, and counts images
-of the whole test set that get another class. A cell that is done is not done again; the table is printed from what is
-there. --check adds a column: a function (path of model.plq, an empty folder, uint8 images [N, height, width, channels])
--> logits float32 [N, classes], of which top-1 and the disagreements with the frozen model are given.
+Each cell trains a narrow network for a few steps, strips and freezes it with the programs a user has, exports it, and
+counts images of the whole test set that get another class: the frozen model's against the stripped one's, each
+export's, run by its own runtime, against the frozen model's. What is done is not done again; the table is printed from
+what is there.
 """
 
 import argparse
 import dataclasses
-import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,19 @@ import numpy as np
 
 from plq.errors import UserError
 from plq.experiment import all_logits
+from plq.export.formats import FORMATS
 from plq.freeze import open_test
 from plq.frozen.model import FrozenModel, load
 from plq.frozen.sizes import layers, quantized_ratio
 from plq.quant.registry import activation_quantizer, weight_quantizer
 from plq.report.workdir import write_text_atomic
 
-NETWORKS = {"svhn": 0.125, "resnet20": 0.5, "mobilenet_v1": 0.125}  # and their widths
+NETWORKS = {"svhn": 0.125, "resnet20": 0.25, "mobilenet_v1": 0.125}  # and their widths
 BITS = ((1, 1), (1, 2), (2, 2), (4, 4), (8, 8))
 QUANTIZERS = (
-    ("dorefa", "clip"), ("dorefa", "abs"), ("xnor", "clip"), ("syq", "clip"), ("lsq", "lsq"), ("lsq", "lsq_plus"),
+    ("dorefa", "clip"), ("dorefa", "abs"), ("xnor", "clip"), ("syq", "pact"), ("lsq", "lsq"), ("lsq", "lsq_plus"),
     ("apot", "apot"), ("sawb", "pact"),
 )  # fmt: skip
-Check = Callable[[Path, Path, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,56 +97,49 @@ def frozen_model(cell: Cell, folder: Path, given: argparse.Namespace) -> Path:
 
 
 def measure(cell: Cell, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The cell's figures, from its folder or anew; one that a check is missing for gets that check alone."""
+    """The cell's figures, from its folder or anew; formats that are missing are added."""
     done = folder / "result.json"
-    result = json.loads(done.read_text()) if done.exists() else {}
-    missing = {name: check for name, check in given.checks.items() if name not in result.get("checks", {})}
-    if result and not missing:
+    result = json.loads(done.read_text()) if done.exists() else {"formats": {}}
+    missing = [name for name in given.formats if name not in result["formats"]]
+    if "accuracy_before" in result and not missing:
         return result
     model = load(frozen_model(cell, folder, given))
-    result = {**model.training["freezing"], "ratio": quantized_ratio(layers(model.frozen.graph)), **result}
-    found = {name: checked(model, folder, name, check) for name, check in missing.items()}
-    result["checks"] = {**result.get("checks", {}), **found}
+    result |= {**model.training["freezing"], "ratio": quantized_ratio(layers(model.frozen.graph))}
+    result["formats"] |= exported(model, folder, missing)
     write_text_atomic(done, json.dumps(result, indent=1))
     return result
 
 
-def checked(model: FrozenModel, folder: Path, name: str, check: Check) -> dict[str, float]:
-    """Top-1 of a check, and how many images it gives another class than the frozen model does."""
-    scratch = folder / name
-    scratch.mkdir(parents=True, exist_ok=True)
+def exported(model: FrozenModel, folder: Path, formats: list[str]) -> dict[str, Any]:
+    """By format: top-1 on the test set, and in how many images the class is not the frozen model's."""
     feed, _ = open_test(model, "", "")
+    batches = [images[mask > 0] for images, _, mask in feed.in_order()]
     wanted, labels = all_logits(model, feed)
-    images = np.concatenate([images[mask > 0] for images, _, mask in feed.in_order()])
-    classes = np.asarray(check(folder / "model.plq", scratch, images)).argmax(1)
-    return {"accuracy": float((classes == labels).mean()), "other_class": int((classes != wanted.argmax(1)).sum())}
+    found = {}
+    for name in formats:
+        export = FORMATS[name](model, False)
+        path = folder / f"model.{name}"
+        path.write_bytes(export.data)
+        runs = export.run(path).logits
+        classes = np.concatenate([runs(batch) for batch in batches]).argmax(1)
+        found[name] = {"accuracy": (classes == labels).mean(), "other_class": int((classes != wanted.argmax(1)).sum())}
+    return found
 
 
-def row(cell: Cell, result: dict[str, Any], checks: list[str]) -> str:
-    figures = [
-        f"{100 * result['accuracy_before']:.2f}",
-        f"{100 * result['accuracy_after']:.2f}",
-        str(result["other_class"]),
-    ]
-    for name in checks:
-        found = result["checks"].get(name)
-        figures += [f"{100 * found['accuracy']:.2f}", str(found["other_class"])] if found else ["", ""]
+def row(cell: Cell, result: dict[str, Any], formats: list[str]) -> str:
+    found = [result["formats"][name] for name in formats]
+    figures = [f"{100 * result['accuracy_before']:.2f}"]
+    figures += [f"{100 * each:.2f}" for each in (result["accuracy_after"], *(each["accuracy"] for each in found))]
+    figures += [str(each["other_class"]) for each in (result, *found)]
     bits = f"{cell.weight_bits}/{cell.activation_bits}"
-    return " | ".join(
-        ["", cell.network, bits, f"{cell.weights}, {cell.activations}", *figures, f"{result['ratio']:.1f}", ""]
-    )
+    cells = [cell.network, bits, f"{cell.weights}, {cell.activations}", *figures, f"{result['ratio']:.1f}"]
+    return f"| {' | '.join(cells)} |"
 
 
-def header(checks: list[str]) -> str:
-    columns = ["network", "W/A", "quantizers", "stripped", "frozen", "other class"]
-    columns += [column for name in checks for column in (name, f"{name}, other class")] + ["times smaller"]
+def header(formats: list[str]) -> str:
+    others = [f"other class: {name}" for name in ("frozen", *formats)]
+    columns = ["network", "W/A", "quantizers", "stripped", "frozen", *formats, *others, "times smaller"]
     return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
-
-
-def named_check(text: str) -> tuple[str, Check]:
-    name, _, target = text.partition("=")
-    module, _, function = target.partition(":")
-    return name, getattr(importlib.import_module(module), function)
 
 
 def main() -> None:
@@ -156,13 +148,12 @@ def main() -> None:
     parser.add_argument("--set", default="fashion_mnist", help="fashion_mnist, cifar10 or svhn_cropped")
     parser.add_argument("--epochs", type=float, default=0.2)
     parser.add_argument("--only", action="append", default=[], help="a word of the cells wanted; may be repeated")
-    parser.add_argument("--check", action="append", default=[], type=named_check, help="NAME=module:function")
+    parser.add_argument("--formats", nargs="*", default=list(FORMATS), choices=list(FORMATS))
     given = parser.parse_args()
-    given.checks = dict(given.check)
-    rows = [header(list(given.checks))]
+    rows = [header(given.formats)]
     for cell in cells(given.only):
         folder = given.out / given.set / cell.name.replace(" ", "_").replace("/", "-")
-        rows.append(row(cell, measure(cell, folder, given), list(given.checks)).strip())
+        rows.append(row(cell, measure(cell, folder, given), given.formats))
         print(f"done: {cell.name}", file=sys.stderr, flush=True)
     print("\n".join(rows))
 
