@@ -3,10 +3,10 @@
     python benchmarks/frozen_accuracy.py --out runs/frozen
     python benchmarks/frozen_accuracy.py --out runs/frozen --only resnet20 --only 2/2 --formats onnx
 
-Each cell trains a narrow network for a few steps, strips and freezes it with the programs a user has, exports it, and
-counts images of the whole test set that get another class: the frozen model's against the stripped one's, each
-export's, run by its own runtime, against the frozen model's. What is done is not done again; the table is printed from
-what is there.
+Each cell trains a narrow network for a few steps (f = 0: the branch is gone in any case), strips and freezes it with
+the programs a user has, exports it, and counts images of the whole test set that get another class: the frozen model's
+against the stripped one's, each export's, run by its own runtime, against the frozen model's. What is done is not done
+again; the table is printed from what is there.
 """
 
 import argparse
@@ -35,6 +35,7 @@ QUANTIZERS = (
     ("dorefa", "clip"), ("dorefa", "abs"), ("xnor", "clip"), ("syq", "pact"), ("lsq", "lsq"), ("lsq", "lsq_plus"),
     ("apot", "apot"), ("sawb", "pact"),
 )  # fmt: skip
+BATCH = 500  # of the exports; QONNX's executor makes a session for each node of each batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,8 @@ def frozen_model(cell: Cell, folder: Path, given: argparse.Namespace) -> Path:
             "quant.activations": cell.activations,
             "quant.weight_bits": cell.weight_bits,
             "quant.activation_bits": cell.activation_bits,
+            "factor.name": "constant",
+            "factor.value": 0.0,
             "report.tensorboard": False,
         }
         config = Path(__file__).parents[1] / "configs" / f"svhnnet.py:{given.set}"
@@ -113,7 +116,8 @@ def measure(cell: Cell, folder: Path, given: argparse.Namespace) -> dict[str, An
 def exported(model: FrozenModel, folder: Path, formats: list[str]) -> dict[str, Any]:
     """By format: top-1 on the test set, and in how many images the class is not the frozen model's."""
     feed, _ = open_test(model, "", "")
-    batches = [images[mask > 0] for images, _, mask in feed.in_order()]
+    images = np.concatenate([images[mask > 0] for images, _, mask in feed.in_order()])
+    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     wanted, labels = all_logits(model, feed)
     found = {}
     for name in formats:
