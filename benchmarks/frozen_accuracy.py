@@ -29,13 +29,13 @@ from plq.frozen.sizes import layers, quantized_ratio
 from plq.quant.registry import activation_quantizer, weight_quantizer
 from plq.report.workdir import write_text_atomic
 
-NETWORKS = {"svhn": 0.125, "resnet20": 0.25, "mobilenet_v1": 0.125}  # and their widths
+NETWORKS = {"svhn": (0.125, 40), "resnet20": (0.25, 28), "mobilenet_v1": (0.125, 28)}  # width, size of images
 BITS = ((1, 1), (1, 2), (2, 2), (4, 4), (8, 8))
 QUANTIZERS = (
     ("dorefa", "clip"), ("dorefa", "abs"), ("xnor", "clip"), ("syq", "pact"), ("lsq", "lsq"), ("lsq", "lsq_plus"),
     ("apot", "apot"), ("sawb", "pact"),
 )  # fmt: skip
-BATCH = 500  # of the exports; QONNX's executor makes a session for each node of each batch
+BATCH = 1000  # of the exports; QONNX's executor makes a session for each node of each batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +80,12 @@ def frozen_model(cell: Cell, folder: Path, given: argparse.Namespace) -> Path:
     """The frozen model of a cell, trained if it is not there."""
     path = folder / "model.plq"
     if not path.exists():
+        width, size = NETWORKS[cell.network]
         fields = {
             "train.epochs": given.epochs,
+            "data.image_size": size,
             "model.name": cell.network,
-            "model.width": NETWORKS[cell.network],
+            "model.width": width,
             "quant.weights": cell.weights,
             "quant.activations": cell.activations,
             "quant.weight_bits": cell.weight_bits,
