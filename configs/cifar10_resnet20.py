@@ -4,8 +4,8 @@
 
 200 epochs (78,000 steps) of SGD, lr 0.1, a tenth at 60 and 120 epochs, weight decay 2e-4, batch 128: the recipe that
 published few-bit figures share. Pre-activation blocks, at 1 bit with Bi-Real's shortcuts: the stream from block to
-block stays in float, which few bits need (results/residual_blocks.md). f along a cosine to 0 at a quarter of the run;
-first and last layer in full precision.
+block stays in float (as Bi-Real Net argues for one bit, arXiv 1808.00278). f along a cosine to 0 at a quarter of the
+run; first and last layer in full precision.
 
 Hardware, time: not yet run. Accuracy: not yet run; published for DoReFa, in its own code: 90.5, 89.9, 88.2, 84.4 % at
 4, 3, 2, 1 bits; float 91.6 %.

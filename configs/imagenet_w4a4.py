@@ -3,8 +3,8 @@
     python -m plq.main --config configs/imagenet_w4a4.py
 
 90 epochs (450,360 steps) of SGD, batch 256, lr 0.1 along a cosine; pre-activation blocks, whose stream stays in float
-(results/residual_blocks.md); f along a cosine to 0 at a quarter of the run; first and last layer in full precision.
-Other bits, and the learned step sizes of LSQ, are in imagenet_resnet18.py.
+(as Bi-Real Net argues for one bit, arXiv 1808.00278); f along a cosine to 0 at a quarter of the run; first and last
+layer in full precision. Other bits, and the learned step sizes of LSQ, are in imagenet_resnet18.py.
 
 Hardware, time: not yet run on the whole of ImageNet. Accuracy: not yet run; published for DoReFa in this network at 4
 bits, in its own code: 68.1 %.
