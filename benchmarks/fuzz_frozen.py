@@ -3,9 +3,9 @@
     python -m benchmarks.fuzz_frozen model.plq --seconds 300 --seed 1
 
 In turn, a file has bytes changed, cut or put in ("damaged"); a valid checksum and a description or tensors of which
-something is another value ("forged"); a valid checksum and another table of tensors ("relabelled"). Each must be refused
-in one line, or be a network that runs (its shapes are computed, not its numbers). A file that does anything else, or
-takes more memory than its size justifies or more than 10 seconds, is kept and named.
+something is another value ("forged"); a valid checksum and another table of tensors ("relabelled"). Each must be
+refused in one line, or be a network that runs (its shapes are computed, not its numbers). A file that does anything
+else, or takes more memory than its size justifies or more than 10 seconds, is kept and named.
 """
 
 import argparse
@@ -187,8 +187,8 @@ def report(tally: Tally, size: int) -> None:
         counts = (f"{tally.outcomes[kind, outcome]:,}" for outcome in ("refused", "accepted", "unchanged"))
         print(f"| {kind} | {' | '.join(counts)} |")
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"\nslowest {tally.slowest:.2f} s; a file has about {size:,} bytes; most memory for one: {tally.peak:,} bytes;")
-    print(f"the process {rss:,} bytes; {len(tally.reasons)} different reasons, the most frequent:\n")
+    print(f"\nslowest {tally.slowest:.2f} s; a file has about {size:,} bytes; reading one took {tally.peak:,} at most,")
+    print(f"the process {rss:,}; {len(tally.reasons)} different reasons, the most frequent:\n")
     for line, count in tally.reasons.most_common(12):
         print(f"{count:>9,}  {line}")
 
