@@ -5,7 +5,7 @@
 In turn, a file has bytes changed, cut or put in ("damaged"); a valid checksum and a description or tensors of which
 something is another value ("forged"); a valid checksum and another table of tensors ("relabelled"). Each must be
 refused in one line, or be a network that runs (its shapes are computed, not its numbers). A file that does anything
-else, or takes more memory than its size justifies or more than 10 seconds, is kept and named.
+else, as to warn, or takes more memory than its size justifies or more than 10 seconds, is kept and named.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import resource
 import sys
 import time
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    warnings.simplefilter("error")
     data, tally = given.model.read_bytes(), Tally(collections.Counter(), collections.Counter())
     mutant, end = given.model.with_name(f"fuzzed-{given.seed}.plq"), time.monotonic() + given.seconds
     while time.monotonic() < end:

@@ -154,7 +154,7 @@ def page() -> tuple[str, str]:
     """The page and its content security policy: its own style and script, by their hashes, and nothing else."""
     text = PAGE.read_text("utf-8")
     hashes = {
-        tag: base64.b64encode(hashlib.sha256(re.search(f"<{tag}>(.*?)</{tag}>", text, re.S)[1].encode()).digest())
+        tag: base64.b64encode(hashlib.sha256(re.findall(f"<{tag}>(.*?)</{tag}>", text, re.S)[0].encode()).digest())
         for tag in ("style", "script")
     }
     policy = "; ".join((

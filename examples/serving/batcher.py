@@ -8,6 +8,7 @@ compiled while somebody waits.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,7 @@ class Batcher:
         size = next(size for size in self._sizes if size >= len(images))
         padded = np.zeros((size, *self._shape), np.uint8)
         padded[: len(images)] = images
+        rows: Any
         try:
             rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, padded)
         except Exception as error:
