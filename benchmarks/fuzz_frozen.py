@@ -5,7 +5,7 @@
 In turn, a file has bytes changed, cut or put in ("damaged"); a valid checksum and a description or tensors of which
 something is another value ("forged"); a valid checksum and another table of tensors ("relabelled"). Each must be
 refused in one line, or be a network that runs (its shapes are computed, not its numbers). A file that does anything
-else, as to warn, or takes more memory than its size justifies or more than 10 seconds, is kept and named.
+else (a warning counts), or takes more memory than its size justifies or 10 seconds of a processor, is kept and named.
 """
 
 import argparse
@@ -129,7 +129,7 @@ class Tally:
     outcomes: collections.Counter[tuple[str, str]]  # (kind, "refused", "accepted" or "unchanged")
     reasons: collections.Counter[str]
     peak: int = 0  # bytes that Python and NumPy held at once while a file was read
-    slowest: float = 0.0  # seconds
+    slowest: float = 0.0  # seconds of a processor
 
 
 def outcome(path: Path, tally: Tally) -> str:
@@ -170,9 +170,9 @@ def one_more(number: int, data: bytes, mutant: Path, seed: int, tally: Tally) ->
     kind = list(KINDS)[number % len(KINDS)]
     changed = KINDS[kind](data, random.Random(f"{seed}/{number}"))
     mutant.write_bytes(changed)
-    begin = time.monotonic()
+    begin = time.process_time()
     found = "unchanged" if changed == data else outcome(mutant, tally)
-    tally.slowest = max(tally.slowest, time.monotonic() - begin)
+    tally.slowest = max(tally.slowest, time.process_time() - begin)
     if tally.slowest > 10:
         raise TimeoutError(f"{tally.slowest:.1f} s")
     if found not in ("accepted", "unchanged"):
