@@ -5,6 +5,7 @@ import functools
 import importlib
 import io
 import os
+import random
 import re
 import shutil
 import signal
@@ -22,7 +23,7 @@ import pytest
 import uvicorn
 from frozen import CLASSES, written
 from frozen_models import small_model
-from PIL import Image
+from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
 import plq
@@ -206,12 +207,40 @@ def test_every_kind_of_picture_becomes_what_the_network_takes(example, picture, 
     np.testing.assert_allclose(np.mean(found.astype(float), 2), wanted[:, :, 0], atol=3)
 
 
-def test_a_picture_of_a_turned_camera_is_put_upright(example):
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_of_a_turned_camera_is_put_upright(example, orientation):
+    """The camera's turn undone by Pillow's own function gives the same picture."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: turn by 90 degrees to the right
-    turned = png(gradient("L").rotate(90, expand=True), "JPEG", quality=95, exif=exif)
-    found = example["picture"].network_input(turned, some_model(), 10_000)
-    np.testing.assert_allclose(found.astype(float), some_model().fitted(np.asarray(gradient("L"))[:, :, None]), atol=9)
+    exif[0x0112] = orientation
+    turned = png(Image.merge("RGB", [gradient("L"), gradient("L").rotate(180), gradient("L")]), "JPEG", exif=exif)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(turned))))
+    np.testing.assert_array_equal(
+        example["picture"].network_input(turned, colour_model(), 10_000), colour_model().fitted(wanted)
+    )
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow
+def test_damaged_pictures_are_read_or_refused_in_one_line(example):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    files = [png(gradient("RGB"), kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP")] + [png(gradient("P"), "GIF")]
+    generator, refusals = random.Random(0), []
+    for number in range(1500):
+        data = bytearray(files[number % len(files)])
+        for _ in range(generator.randint(1, 4)):
+            place = generator.randrange(min(len(data), generator.choice([60, 150, len(data)])))
+            data[place : place + generator.randint(0, 2)] = generator.randbytes(generator.randint(0, 2))
+        try:
+            assert example["picture"].network_input(bytes(data), some_model(), 10_000).shape == (9, 9, 1)
+        except example["picture"].Refused as error:
+            refusals.append(str(error))
+    assert 500 < len(refusals) < 1500 and not [line for line in refusals if "\n" in line]
+
+
+def test_damaged_exif_data_are_left_aside(example):
+    found = example["picture"].network_input(png(gradient("L"), "JPEG", exif=b"Exif\0\0nonsense"), some_model(), 10_000)
+    wanted = example["picture"].network_input(png(gradient("L"), "JPEG"), some_model(), 10_000)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def declared(width: int, height: int) -> bytes:

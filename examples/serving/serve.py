@@ -14,7 +14,6 @@ from pathlib import Path
 
 import uvicorn
 from app import Limits, application
-from PIL import Image
 
 import plq
 from plq import door
@@ -27,12 +26,30 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help="a frozen model (model.plq)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
-    parser.add_argument("--max-batch", type=int, default=usual.batch, help="images per run of the network")
-    parser.add_argument("--max-wait-ms", type=float, default=1000 * usual.wait, help="for others to join a batch")
-    parser.add_argument("--max-queue", type=int, default=usual.queue, help="requests at a time; more are answered 503")
-    parser.add_argument("--max-upload-mib", type=float, default=usual.upload / 2**20, help="size of an upload")
-    parser.add_argument("--max-megapixels", type=float, default=usual.pixels / 1e6, help="size of an image")
-    parser.add_argument("--timeout", type=float, default=usual.timeout, help="seconds for an upload, and for an answer")
+    parser.add_argument(
+        "--max-batch", type=int, default=usual.batch, help="images per run of the network (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--max-wait-ms", type=float, default=1000 * usual.wait, help="for others to join a batch (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--max-queue",
+        type=int,
+        default=usual.queue,
+        help="requests at a time; more are answered 503 (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-upload-mib", type=float, default=usual.upload / 2**20, help="size of an upload (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, default=usual.pixels / 1e6, help="size of an image (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=usual.timeout,
+        help="seconds for an upload, and for an answer (default: %(default)g)",
+    )
     return parser
 
 
@@ -70,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     allowed = limits(given)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn puts it off until all is answered
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse earlier
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged pictures; too large ones are refused
     model = plq.load(given.model)
     with listen(given.host, given.port) as listening:
         app = application(model, given.model.name, allowed)
