@@ -20,48 +20,34 @@ from plq import door
 from plq.errors import UserError
 
 
+USUAL = Limits()
+NUMBERS = {  # default, least, largest, help; whole numbers if the default is one
+    "port": (8000, 0, 65535, "0: any that is free"),
+    "max-batch": (USUAL.batch, 1, 1024, "images per run of the network"),
+    "max-wait-ms": (1000 * USUAL.wait, 0, 1000, "for others to join a batch"),
+    "max-queue": (USUAL.queue, 1, 10_000, "requests at a time; more are answered 503"),
+    "max-upload-mib": (USUAL.upload / 2**20, 0.001, 1024, "size of an upload"),
+    "max-megapixels": (USUAL.pixels / 1e6, 0.001, 85, "size of an image"),
+    "timeout": (USUAL.timeout, 0.1, 3600, "seconds for an upload, and for an answer"),
+}
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = door.arguments("plq", "Serve a frozen model: a page to drop pictures on, and a JSON interface.")
-    parser.prog, usual = "python examples/serving/serve.py", Limits()
+    parser.prog = "python examples/serving/serve.py"
     parser.add_argument("model", type=Path, help="a frozen model (model.plq)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
-    parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
-    parser.add_argument(
-        "--max-batch", type=int, default=usual.batch, help="images per run of the network (default: %(default)g)"
-    )
-    parser.add_argument(
-        "--max-wait-ms", type=float, default=1000 * usual.wait, help="for others to join a batch (default: %(default)g)"
-    )
-    parser.add_argument(
-        "--max-queue",
-        type=int,
-        default=usual.queue,
-        help="requests at a time; more are answered 503 (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--max-upload-mib", type=float, default=usual.upload / 2**20, help="size of an upload (default: %(default)g)"
-    )
-    parser.add_argument(
-        "--max-megapixels", type=float, default=usual.pixels / 1e6, help="size of an image (default: %(default)g)"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=usual.timeout,
-        help="seconds for an upload, and for an answer (default: %(default)g)",
-    )
+    for name, (default, _, _, text) in NUMBERS.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default: {default:g})")
     return parser
 
 
 def limits(given: argparse.Namespace) -> Limits:
     """Raises UserError for values outside of what makes sense."""
-    ranges = {
-        "port": (0, 65535), "max_batch": (1, 1024), "max_wait_ms": (0, 1000), "max_queue": (1, 10_000),
-        "max_upload_mib": (0.001, 1024), "max_megapixels": (0.001, 85), "timeout": (0.1, 3600),
-    }  # fmt: skip
-    for name, (low, high) in ranges.items():
-        if not low <= getattr(given, name) <= high:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(given, name)}: allowed {low} to {high}")
+    for name, (_, least, largest, _) in NUMBERS.items():
+        value = getattr(given, name.replace("-", "_"))
+        if not least <= value <= largest:
+            raise UserError(f"--{name} {value}: allowed {least} to {largest}")
     return Limits(
         upload=int(given.max_upload_mib * 2**20),
         pixels=int(given.max_megapixels * 1e6),
