@@ -19,7 +19,6 @@ import plq
 from plq import door
 from plq.errors import UserError
 
-
 USUAL = Limits()
 NUMBERS = {  # default, least, largest, help; whole numbers if the default is one
     "port": (8000, 0, 65535, "0: any that is free"),
