@@ -330,32 +330,40 @@ class Stuck:
     """A model that gives no answer to images, but for black ones, until it is let go."""
 
     def __init__(self):
-        self.let_go = threading.Event()
+        self.at_work, self.let_go = threading.Event(), threading.Event()
 
     def __getattr__(self, name):
         return getattr(some_model(), name)
 
     def __call__(self, images):
         if images.any():
+            self.at_work.set()
             assert self.let_go.wait(60)
         return np.zeros((len(images), 10), np.float32)
 
 
-def test_a_full_queue_and_a_slow_answer(example):
-    """With room for one request, a second is answered 503 while the first waits for what never comes: 504."""
+def test_a_full_queue(example):
+    """With room for one request, a second one is answered 503, and a third once the first has its answer."""
+    stuck, limits, answers = Stuck(), example["app"].Limits(queue=1, timeout=60, batch=1), []
+    with TestClient(example["app"].application(stuck, "m", limits)) as client:
+        send = lambda: answers.append(client.post("/predict", content=png(gradient("L"))))
+        first = threading.Thread(target=send)
+        first.start()
+        assert stuck.at_work.wait(60)
+        send()
+        stuck.let_go.set()
+        first.join()
+        send()
+    one_line(answers[0], 503, "busy with 1 requests, as many as allowed")
+    assert answers[0].headers["retry-after"] == "1"
+    assert [answer.status_code for answer in answers[1:]] == [200, 200]
+
+
+def test_an_answer_that_does_not_come(example):
     stuck, limits = Stuck(), example["app"].Limits(queue=1, timeout=0.5, batch=1)
     with TestClient(example["app"].application(stuck, "m", limits)) as client:
-        answers = []
-        first = threading.Thread(target=lambda: answers.append(client.post("/predict", content=png(gradient("L")))))
-        first.start()
-        while not client.get("/health").json()["at_work"]:
-            pass
-        full = client.post("/predict", content=png(gradient("L")))
-        first.join()
+        one_line(client.post("/predict", content=png(gradient("L"))), 504, "no answer within 0.5 s")
         stuck.let_go.set()
-        one_line(full, 503, "busy with 1 requests, as many as allowed")
-        assert full.headers["retry-after"] == "1"
-        one_line(answers[0], 504, "no answer within 0.5 s")
         assert client.post("/predict", content=png(gradient("L"))).status_code == 200  # its place is free again
 
 
