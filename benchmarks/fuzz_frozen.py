@@ -1,20 +1,27 @@
 """Throw damaged and forged files at the reader of frozen models, for as long as you like.
 
-    python benchmarks/fuzz_frozen.py model.plq --seconds 600 --seed 1
+    python -m benchmarks.fuzz_frozen model.plq --seconds 300 --seed 1
 
-Every second file has bytes changed, cut or put in; every other one a valid checksum and a description or tensors of
-which something is another value. Each must be refused in one line, or be a network that runs (its shapes are computed,
-not its numbers). A file that does anything else, or takes more memory than its size justifies, is kept and named.
+In turn, a file has bytes changed, cut or put in ("damaged"); a valid checksum and a description or tensors of which
+something is another value ("forged"); a valid checksum and another table of tensors ("relabelled"). Each must be
+refused in one line, or be a network that runs (its shapes are computed, not its numbers). A file that does anything
+else (a warning counts), or takes more memory than its size justifies or 10 seconds of a processor, is kept and named.
 """
 
 import argparse
+import collections
 import copy
+import dataclasses
+import hashlib
 import io
 import json
 import random
+import re
+import resource
 import sys
 import time
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +30,7 @@ import numpy as np
 
 from plq.errors import UserError
 from plq.frozen import container
-from plq.frozen.file import read
+from plq.frozen.file import Frozen, read
 from plq.frozen.model import from_frozen
 
 VALUES = [
@@ -56,12 +63,33 @@ def forged(data: bytes, generator: random.Random) -> bytes:
     """One to three other values in the description or the tensors, under a valid checksum."""
     tensors, metadata = container.load(io.BytesIO(data), len(data))
     model = json.loads(metadata["model"])
+    nodes = model["graph"]["nodes"]
     for _ in range(generator.randint(1, 3)):
         if generator.random() < 0.2:
             _change_tensor(tensors, generator)
         else:
-            _change_value(model, generator)
+            _change_value(generator.choice([model, nodes, nodes]), generator)
     return container.dump(tensors, {**metadata, "model": json.dumps(model)})
+
+
+def relabelled(data: bytes, generator: random.Random) -> bytes:
+    """One or two other values in the table of names, dtypes, shapes and places, under a valid checksum."""
+    length = int.from_bytes(data[:8], "little")
+    header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
+    metadata = header.pop(container.METADATA)
+    del metadata[container.SHA256]
+    for _ in range(generator.randint(1, 2)):
+        _change_value(header, generator)
+    text = lambda: _padded(json.dumps({container.METADATA: metadata, **header}, sort_keys=True, separators=(",", ":")))
+    metadata[container.SHA256] = hashlib.sha256(text() + rest).hexdigest()
+    return len(text()).to_bytes(8, "little") + text() + rest
+
+
+def _padded(text: str) -> bytes:
+    return text.encode() + b" " * (-len(text) % 8)
+
+
+KINDS = {kind.__name__: kind for kind in (damaged, forged, relabelled)}
 
 
 def _change_tensor(tensors: dict[str, np.ndarray], generator: random.Random) -> None:
@@ -94,28 +122,76 @@ def _change_value(place: Any, generator: random.Random) -> None:
             return
 
 
-def outcome(path: Path) -> str:
-    """ "refused" or "accepted". Raises whatever it should not."""
-    size = path.stat().st_size
-    tracemalloc.start()
+@dataclasses.dataclass
+class Tally:
+    """What became of the files so far."""
+
+    outcomes: collections.Counter[tuple[str, str]]  # (kind, "refused", "accepted" or "unchanged")
+    reasons: collections.Counter[str]
+    peak: int = 0  # bytes that Python and NumPy held at once while a file was read
+    slowest: float = 0.0  # seconds of a processor
+
+
+def outcome(path: Path, tally: Tally) -> str:
+    """ "accepted", or the line with which it was refused. Raises whatever it should not."""
     try:
-        frozen = read(path)
+        model = from_frozen(watched(path, tally))
     except UserError as error:
         if "\n" in str(error):
             raise ValueError("more than one line") from error
-        return "refused"
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        if peak > 2**20 + 40 * size:
-            raise MemoryError(f"{peak:,} bytes for a file of {size:,}")
-    try:
-        model = from_frozen(frozen)
-    except UserError:
-        return "refused"
+        return str(error)
     images = jax.ShapeDtypeStruct((1, *model.image_shape), np.uint8)
     jax.eval_shape(model.runner.logits, model.runner.arrays, images)
     return "accepted"
+
+
+def watched(path: Path, tally: Tally) -> Frozen:
+    """What `read` gives. Raises MemoryError if it took more than the file's size justifies."""
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        return read(path)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        tally.peak = max(tally.peak, peak)
+        if peak > 2**20 + 40 * size:
+            raise MemoryError(f"{peak:,} bytes for a file of {size:,}")
+
+
+def reason(line: str) -> str:
+    """A line of refusal with names and numbers taken out."""
+    line = re.sub(r"(graph: )?node \S+( \(\S+\))?", "node N", line.removeprefix("model: "))
+    return re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]?|-?\d[\d,.e+-]*", "..", line)[:70]
+
+
+def one_more(number: int, data: bytes, mutant: Path, seed: int, tally: Tally) -> None:
+    """Make the file of this number and read it."""
+    kind = list(KINDS)[number % len(KINDS)]
+    changed = KINDS[kind](data, random.Random(f"{seed}/{number}"))
+    mutant.write_bytes(changed)
+    begin = time.process_time()
+    found = "unchanged" if changed == data else outcome(mutant, tally)
+    tally.slowest = max(tally.slowest, time.process_time() - begin)
+    if tally.slowest > 10:
+        raise TimeoutError(f"{tally.slowest:.1f} s")
+    if found not in ("accepted", "unchanged"):
+        tally.reasons[reason(found.removeprefix(f"{mutant}: "))] += 1
+        found = "refused"
+    tally.outcomes[kind, found] += 1
+
+
+def report(tally: Tally, size: int) -> None:
+    """Print what became of all files."""
+    print("| files | refused in one line | accepted and run | unchanged |\n|---|---|---|---|")
+    for kind in KINDS:
+        counts = (f"{tally.outcomes[kind, outcome]:,}" for outcome in ("refused", "accepted", "unchanged"))
+        print(f"| {kind} | {' | '.join(counts)} |")
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"\nslowest {tally.slowest:.2f} s; a file has about {size:,} bytes; reading one took {tally.peak:,} at most,")
+    print(f"the process {rss:,}; {len(tally.reasons)} different reasons, the most frequent:\n")
+    for line, count in tally.reasons.most_common(12):
+        print(f"{count:>9,}  {line}")
 
 
 def main() -> None:
@@ -124,18 +200,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    data, counts, end = given.model.read_bytes(), {"refused": 0, "accepted": 0}, time.monotonic() + given.seconds
-    mutant = given.model.with_name(f"fuzzed-{given.seed}.plq")
+    warnings.simplefilter("error")
+    data, tally = given.model.read_bytes(), Tally(collections.Counter(), collections.Counter())
+    mutant, end = given.model.with_name(f"fuzzed-{given.seed}.plq"), time.monotonic() + given.seconds
     while time.monotonic() < end:
-        number = sum(counts.values())
-        generator = random.Random(f"{given.seed}/{number}")
-        mutant.write_bytes((damaged, forged)[number % 2](data, generator))
+        number = tally.outcomes.total()
         try:
-            counts[outcome(mutant)] += 1
+            one_more(number, data, mutant, given.seed, tally)
         except Exception as error:
             sys.exit(f"file {number}, kept as {mutant}: {type(error).__name__}: {error}")
     mutant.unlink(missing_ok=True)
-    print(f"{counts['refused']:,} refused in one line, {counts['accepted']:,} accepted and run")
+    report(tally, len(data))
 
 
 if __name__ == "__main__":

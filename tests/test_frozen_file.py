@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -197,6 +198,57 @@ def test_the_size_that_a_file_declares_is_checked_against_its_own(tmp_path):
     text += b" " * (-len(text) % 8)
     message = refused(len(text).to_bytes(8, "little") + text, path)
     assert "0 bytes of data, allowed 4,398,046,511,104" in message
+
+
+def retabled(data: bytes, change) -> bytes:
+    """The file with another table of tensors, under a right checksum: ``change(table)``, in place."""
+    length = int.from_bytes(data[:8], "little")
+    table, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
+    metadata = table.pop("__metadata__")
+    del metadata["sha256"]
+    change(table)
+
+    def text() -> bytes:
+        header = json.dumps({"__metadata__": metadata, **table}, sort_keys=True, separators=(",", ":")).encode()
+        return header + b" " * (-len(header) % 8)
+
+    metadata["sha256"] = hashlib.sha256(text() + rest).hexdigest()
+    return len(text()).to_bytes(8, "little") + text() + rest
+
+
+def entry(**fields):
+    return lambda table: table["conv1/conv/scale"].update(fields)
+
+
+TABLES = {
+    "nothing": (lambda table: table.clear(), "damaged or cut off: "),
+    "one lost": (lambda table: table.pop("conv1/conv/scale") and None, "damaged: its header"),
+    "renamed": (lambda table: table.update({"../../x": table.pop("conv1/conv/scale")}), "damaged: its header"),
+    "not an object": (lambda table: table.update({"conv1/conv/scale": 3}), "found dtype None, allowed F32, U8"),
+    "doubles": (entry(dtype="F64"), "found dtype 'F64', allowed F32, U8"),
+    "bytes": (entry(dtype="U8"), "damaged: its header"),
+    "negative": (entry(shape=[-1, 1, 1, -1]), "is not a list of at most 8 lengths above 0"),
+    "none": (entry(shape=[0]), "is not a list of at most 8 lengths above 0"),
+    "true": (entry(shape=[True]), "is not a list of at most 8 lengths above 0"),
+    "deep": (entry(shape=[1] * 9), "is not a list of at most 8 lengths above 0"),
+    "absurd": (entry(shape=[2**62]), "is not a list of at most 8 lengths above 0"),
+    "huge": (entry(shape=[2**30] * 8), "damaged: its header"),
+    "one more": (entry(shape=[1, 1, 1, 2]), "damaged: its header"),
+    "from elsewhere": (entry(data_offsets=[0, 4]), "damaged: its header"),
+    "from before": (entry(data_offsets=[-8, -4]), "damaged: its header"),
+    "from behind": (entry(data_offsets=[2**40, 2**40 + 4]), "damaged: its header"),
+    "more": (entry(path="/etc/passwd"), "damaged: its header"),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_with_a_right_checksum_is_checked_all_the_same(table, tmp_path):
+    change, message = TABLES[table]
+    assert message in refused(retabled(encode(small()), change), tmp_path / "model.plq")
+
+
+def test_the_table_as_it_was_is_taken():
+    assert decode(retabled(encode(small()), lambda table: None)).training == {"step": 7}
 
 
 def put(*path_and_value):

@@ -119,6 +119,13 @@ def test_sums_that_int32_does_not_hold_are_refused():
         integer_product(graph_of(large, (20, 20, 1), codes, np.ones((1, 1, 1, 1))), large)
 
 
+def test_scales_that_float32_does_not_hold_are_refused():
+    node = Dense("w", ("f",), 1, BYTE)
+    graph = graph_of(node, (1, 1, 3), np.ones((3, 1), np.uint8), np.full((1, 1), 1e30), unit=1e10)
+    with pytest.raises(UserError, match=r"node w \(dense\): found scales up to 1e\+40 with the input's, allowed 3.4e"):
+        integer_product(graph, node)
+
+
 @pytest.mark.parametrize(("grid", "dtype"), [(Grid(1, -0.5), np.int8), (Grid(8, -128.0), np.int16), (BYTE, np.int16)])
 def test_weights_take_the_smallest_type(grid, dtype):
     node = Dense("w", ("f",), 3, grid)

@@ -15,7 +15,7 @@ from plq.frozen.grid import Grid
 
 MAX_ELEMENTS = 2**27  # of one value for one image
 MAX_SIZE = 2**16  # of any field that is a length
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST, SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)  # normal, not subnormal
 NONLINEARITIES = ("identity", "relu", "clip", "abs", "abs_clip", "hard_swish")
 ROUNDINGS = ("half_even", "half_up")
 
@@ -93,11 +93,12 @@ class Normalize(Node):
 
     def result(self, inputs: Sequence[Value], tensors: Tensors) -> Value:
         channels = self.image(inputs[0])[2]
-        for field in ("mean", "std"):
-            if len(getattr(self, field)) not in (1, channels):
-                raise self.fail(f"{len(getattr(self, field))} numbers in {field}", f"1 or {channels}")
-        if min(self.std) <= 0:
-            raise self.fail(f"std {min(self.std)}", "above 0")
+        for field, least in (("mean", -LARGEST), ("std", SMALLEST)):
+            numbers = getattr(self, field)
+            if len(numbers) not in (1, channels):
+                raise self.fail(f"{len(numbers)} numbers in {field}", f"1 or {channels}")
+            if not all(least <= number <= LARGEST for number in numbers):
+                raise self.fail(f"{field} {list(numbers)}", f"{least:.2g} to {LARGEST:.2g}")
         return Value(inputs[0].shape)
 
 

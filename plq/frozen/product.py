@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from plq.frozen.graph import Graph
-from plq.frozen.nodes import Conv, Product
+from plq.frozen.nodes import LARGEST, Conv, Product
 
 EXACT = 2**24  # all integers up to this magnitude are float32 numbers
 HIGHEST = lax.Precision.HIGHEST  # operands as they are, not rounded to bfloat16 or TF32
@@ -53,7 +53,7 @@ class IntegerProduct:
 
 
 def integer_product(graph: Graph, node: Product) -> IntegerProduct:
-    """Plan the exact computation of a node. Raises UserError if there is none: a sum that int32 does not hold."""
+    """Plan the exact computation of a node. Raises UserError if there is none: sums or scales that are too large."""
     value = graph.values[node.inputs[0]]
     assert node.grid is not None and value.grid is not None
     numbers = node.grid.integers[graph.tensors[node.tensor("kernel")]]
@@ -64,6 +64,8 @@ def integer_product(graph: Graph, node: Product) -> IntegerProduct:
     steps = [_steps(scales, length) for scales, length in zip(scale.shape[:-2], numbers.shape[:-2], strict=True)]
     areas = list(itertools.product(*steps))
     groups = tuple(_exact_cuts(node, area, bounds) for area in areas)
+    if np.abs(scale).max() * unit > LARGEST:
+        raise node.fail(f"scales up to {np.abs(scale).max() * unit:.2g} with the input's", f"{LARGEST:.2g}")
     worths = tuple((scale[tuple(start for start, _ in area)][0] * unit).astype(np.float32) for area in areas)
     largest = int(bounds.sum(tuple(range(bounds.ndim - 1))).max())
     return IntegerProduct(node, numbers.astype(dtype), groups, worths, largest)

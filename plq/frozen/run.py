@@ -75,7 +75,7 @@ def real(result: Array, value: Value) -> Array:
 
 
 def plan(graph: Graph) -> Runner:
-    """Get a checked graph ready to run. Raises UserError if a layer's sums could overflow."""
+    """Get a checked graph ready to run. Raises UserError if a layer's sums or scales could overflow."""
     products = {
         node.name: integer_product(graph, node)
         for node in graph.nodes
