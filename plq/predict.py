@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from plq.data.images import MODES, open_image, pixels
+from plq.data.images import EIGHT_BITS, MODES, open_image, pixels, upright
 from plq.door import arguments, run
 from plq.errors import UserError
 from plq.served import Served, open_model
@@ -20,10 +20,12 @@ def read_image(path: Path, model: Served, convert: bool) -> np.ndarray:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     image = open_image(data, str(path))
     channels = model.image_shape[2]
+    if image.mode not in EIGHT_BITS:
+        raise UserError(f"{path}: image mode {image.mode}, allowed 8 bits per channel")
     if image.mode != MODES[channels] and not convert:
         wanted = {1: "greyscale (L)", 3: "colour (RGB)"}[channels]
         raise UserError(f"{path}: image mode {image.mode}, the model takes {wanted}; --convert converts it")
-    return model.fitted(pixels(image, channels))
+    return model.fitted(pixels(upright(image), channels))
 
 
 def top_classes(model: Served, image: np.ndarray, top: int) -> str:

@@ -1,13 +1,20 @@
 """A model to serve by its path: a stripped one is a folder, a frozen one a file."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-from plq import inference
 from plq.frozen import model as frozen
 
-Served = inference.Model | frozen.FrozenModel
+if TYPE_CHECKING:
+    from plq import inference
+
+Served: TypeAlias = "inference.Model | frozen.FrozenModel"
 
 
 def open_model(path: Path) -> Served:
     """Raises UserError for anything that is neither."""
-    return frozen.load(path) if path.is_file() else inference.load(path)
+    if path.is_file():
+        return frozen.load(path)
+    from plq import inference  # needs Flax, which a frozen model does without
+
+    return inference.load(path)

@@ -122,12 +122,18 @@ def colour_image(folder):
     return folder / "colour.png"
 
 
+def deep_image(folder):
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(folder / "deep.png")
+    return folder / "deep.png"
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
         (broken_image, "broken.png: not a readable image"),
         (cut_image, "cut.png: not a readable image"),
         (colour_image, r"colour.png: image mode RGB, the model takes greyscale \(L\); --convert"),
+        (deep_image, "deep.png: image mode I;16, allowed 8 bits per channel"),
         (lambda folder: folder / "gone.png", "gone.png: cannot be read"),
         (lambda folder: folder, "cannot be read"),
     ],

@@ -42,6 +42,11 @@ model = plq.load(sys.argv[2])
 assert model(numpy.zeros((2, 9, 9, 1), "uint8")).shape == (2, 10)
 import plq.info
 plq.info.main([sys.argv[2]])
+import plq.predict
+from PIL import Image
+image = sys.argv[2] + ".png"
+Image.new("L", (9, 9)).save(image)
+plq.predict.main(["--model", sys.argv[2], image])
 """
 
 EXAMPLE = """

@@ -1,27 +1,15 @@
 """An uploaded picture -> pixels as the network takes them. What it costs is known before anything is decoded."""
 
 import io
-import struct
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
-from plq.data.images import UNREADABLE, open_image, pixels
+from plq.data.images import EIGHT_BITS, UNREADABLE, open_image, pixels, upright
 from plq.errors import UserError
 from plq.frozen.model import FrozenModel
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-DEPTHS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # all but 16 bits and floats
-DAMAGED = (*UNREADABLE, LookupError, TypeError, struct.error)  # what Pillow raises for EXIF data that it cannot read
-TURNS = {  # how to put upright an image of this EXIF orientation; 1 is upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class Refused(UserError):
@@ -57,14 +45,5 @@ def check(data: bytes, max_pixels: int) -> None:
         raise Refused(415, f"image: found no picture, allowed {', '.join(FORMATS)}") from error
     if image.width * image.height > max_pixels:
         raise Refused(413, f"image: found {image.width}x{image.height} pixels, allowed {max_pixels:,} in all")
-    if image.mode not in DEPTHS:
+    if image.mode not in EIGHT_BITS:
         raise Refused(415, f"image: found mode {image.mode}, allowed 8 bits per channel")
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The image, turned as its EXIF data say; as it is if they say nothing or are damaged."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except DAMAGED:
-        return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
