@@ -138,7 +138,8 @@ class Experiment:
         """What ``model.init_from`` gives; None without it. Raises UserError if it cannot be used."""
         if not self.settings.model.init_from:
             return None
-        source, found = read_start(Path(self.settings.model.init_from), self.task.architecture)
+        normalization = {"mean": self.task.mean, "std": self.task.std}
+        source, found = read_start(Path(self.settings.model.init_from), self.task.architecture, normalization)
         return inherit(source, found, leaf_shapes(jax.eval_shape(self._init).variables), self._learned)
 
     @cached_property

@@ -1,7 +1,7 @@
 """Start from another model's weights: what fits is taken, and what was taken and what was not is said."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,13 @@ class Inherited:
         return f"starting from {self.source}: {'; '.join(parts)}"
 
 
-def read_start(path: Path, architecture: Architecture) -> tuple[str, dict[str, Any]]:
+def read_start(
+    path: Path, architecture: Architecture, normalization: Mapping[str, Sequence[float]]
+) -> tuple[str, dict[str, Any]]:
     """What the model in a model folder or a training folder is, in words, and its variables.
 
+    Args:
+        normalization: "mean" and "std" of this network's images; where the model's were others the words say so.
     Raises UserError if there is none, it still has its branch, or it is another network than ``architecture``.
     """
     try:
@@ -59,8 +63,11 @@ def read_start(path: Path, architecture: Architecture) -> tuple[str, dict[str, A
         theirs, ours = getattr(found, field.name), getattr(architecture, field.name)
         if field.name not in FREE and theirs != ours:
             raise UserError(f"model.init_from={path}: has {field.name}={theirs}, this network {field.name}={ours}")
-    precision = found.precision
-    return f"{path} (W{precision.weight_bits}/A{precision.activation_bits} {found.name})", variables
+    words = [f"W{found.precision.weight_bits}/A{found.precision.activation_bits} {found.name}"]
+    for name, ours in normalization.items():
+        theirs = description.get(name)
+        words += [] if theirs == list(ours) else [f"trained with data.{name}={theirs}, here {list(ours)}"]
+    return f"{path} ({', '.join(words)})", variables
 
 
 def inherit(source: str, found: dict[str, Any], wanted: Leaves, learned: Iterable[str]) -> Inherited:

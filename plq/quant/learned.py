@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from plq.quant.quantized import straight_through
+from plq.quant.quantized import product, straight_through
 
 SMALLEST = 1e-6
 SHRINKS = np.geomspace(0.02, 1.0, 60).astype(np.float32)
@@ -29,22 +29,43 @@ def gradient_scale(values: float, largest: float) -> float:
     return 1 / math.sqrt(values * largest)
 
 
+@jax.custom_vjp
+def times_slope(scale: Array, slope: Array) -> Array:
+    """scale * slope of a slope that is constant, for surrogates: the gradient of scale is sum(gradient * slope).
+
+    By products that no compiler fuses into the sum, so that it has the same bits with a branch and without.
+    """
+    return scale * slope
+
+
+def _times_slope_forward(scale, slope):
+    return scale * slope, (scale.shape, slope)
+
+
+def _times_slope_backward(residuals, gradient):
+    shape, slope = residuals
+    broadcast = tuple(axis for axis in range(gradient.ndim) if not shape or shape[axis] == 1)
+    return jnp.sum(product(gradient, slope), broadcast).reshape(shape), jnp.zeros_like(slope)
+
+
+times_slope.defvjp(_times_slope_forward, _times_slope_backward)
+
+
 def learned_grid(
-    x: Array, scale: Array, bounds: tuple[float, float], nearest: Callable[[Array], Array], factor: float
+    x: Array, v: Array, scale: Array, bounds: tuple[float, float], nearest: Callable[[Array], Array], factor: float
 ) -> Array:
-    """A surrogate with the gradients of LSQ (arXiv 1902.08153, eq. 3 and 5), written out, with v = x / scale:
+    """A surrogate with the gradients of LSQ (arXiv 1902.08153, eq. 3 and 5), written out:
 
         d/dscale = factor * (nearest(v) - v)   where low < v < high, else factor * (low or high)
         d/dx     = 1                           where low < v < high, else 0
 
     Args:
-        bounds: low and high, in units of the scale. nearest: the level of a v between them.
+        v: x in units of the scale. bounds: low and high. nearest: the level of a v between them.
     """
-    low, high = bounds
-    v = jax.lax.stop_gradient(x / scale)
+    (low, high), v = bounds, jax.lax.stop_gradient(v)
     inside = (low < v) & (v < high)
     slope = jnp.where(inside, nearest(v) - v, jnp.clip(v, low, high))
-    return jnp.where(inside, x, 0.0) + scale * (factor * slope)
+    return jnp.where(inside, x, 0.0) + times_slope(scale, factor * slope)
 
 
 def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:

@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales
-from plq.quant.learned import best_clip, positive
-from plq.quant.quantized import Quantized, product, quantized
+from plq.quant.learned import best_clip, positive, times_slope
+from plq.quant.quantized import Quantized, in_units, product, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,9 @@ class PACTActivation(ActivationQuantizer):
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
         step = product(positive((scales or {})["alpha"]), np.float32(1 / self.top_code))
-        return quantized(jnp.round(jnp.clip(x.astype(jnp.float32) / step, 0, self.top_code)), step, 0.0)
+        return quantized(jnp.round(jnp.clip(in_units(x.astype(jnp.float32), step), 0, self.top_code)), step, 0.0)
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
         alpha = positive(scales["alpha"])
-        return jnp.where((x > 0) & (x < alpha), x, 0.0) + jnp.where(x >= alpha, alpha, 0.0)
+        inside, above = (x > 0) & (x < alpha), (x >= alpha).astype(jnp.float32)
+        return jnp.where(inside, x, 0.0) + times_slope(alpha, above)

@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from plq.quant.base import Scales, WeightQuantizer
-from plq.quant.quantized import Quantized, quantized, straight_through
+from plq.quant.learned import times_slope
+from plq.quant.quantized import Quantized, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,4 +62,5 @@ class SYQ(WeightQuantizer):
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
         signs = self._signs(kernel, statistics).astype(jnp.float32)
-        return straight_through(kernel, signs) * scales["scale"]
+        scale = scales["scale"]
+        return times_slope(kernel, jax.lax.stop_gradient(scale)) + times_slope(scale, signs)
