@@ -43,7 +43,7 @@ class DoReFa(WeightQuantizer):
         if self.bits == 1:
             return binarize(kernel, statistics)
         levels = 2**self.bits - 1
-        unit = jnp.clip(in_units(jnp.tanh(kernel), 2 * statistics) + 0.5, 0, 1)
+        unit = jnp.clip(product(jnp.tanh(kernel), 1 / (2 * statistics)) + 0.5, 0, 1)
         return quantized(jnp.round(unit * levels), np.float32(2 / levels), -levels / 2)
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from plq.quant.quantized import product, straight_through
+from plq.quant.means import at_least_tiny
+from plq.quant.quantized import in_units, product, straight_through
 
 SMALLEST = 1e-6
 SHRINKS = np.geomspace(0.02, 1.0, 60).astype(np.float32)
@@ -52,7 +53,7 @@ times_slope.defvjp(_times_slope_forward, _times_slope_backward)
 
 
 def learned_grid(
-    x: Array, v: Array, scale: Array, bounds: tuple[float, float], nearest: Callable[[Array], Array], factor: float
+    x: Array, v: Array, scale: Array, ends: tuple[float, float], nearest: Callable[[Array], Array], factor: float
 ) -> Array:
     """A surrogate with the gradients of LSQ (arXiv 1902.08153, eq. 3 and 5), written out:
 
@@ -60,12 +61,12 @@ def learned_grid(
         d/dx     = 1                           where low < v < high, else 0
 
     Args:
-        v: x in units of the scale. bounds: low and high. nearest: the level of a v between them.
+        v: x in units of the scale. ends: low and high, levels of the grid. nearest: the level of a v between them.
     """
-    (low, high), v = bounds, jax.lax.stop_gradient(v)
+    (low, high), v = ends, jax.lax.stop_gradient(v)
     inside = (low < v) & (v < high)
-    slope = jnp.where(inside, nearest(v) - v, jnp.clip(v, low, high))
-    return jnp.where(inside, x, 0.0) + times_slope(scale, factor * slope)
+    slope = nearest(jnp.clip(v, low, high)) - jnp.where(inside, v, 0.0)
+    return jnp.where(inside, x, 0.0) + times_slope(factor * scale, slope)
 
 
 def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
@@ -80,7 +81,8 @@ def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
     while math.gcd(every, flat.size) > 1:
         every += 1
     flat = flat[::every]
-    clips = jnp.max(jnp.abs(flat)) * SHRINKS
-    errors = jax.lax.map(lambda clip: jnp.mean((flat - reconstruct(flat, clip)) ** 2), clips)
+    largest = jnp.max(jnp.abs(flat))
+    clips, unit = largest * SHRINKS, at_least_tiny(largest)  # in units of it, so that no square overflows
+    errors = jax.lax.map(lambda clip: jnp.mean(in_units(flat - reconstruct(flat, clip), unit) ** 2), clips)
     best = clips[jnp.argmin(errors)]
     return jnp.where(best > 0, best, 1.0)

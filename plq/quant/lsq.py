@@ -55,7 +55,7 @@ class LSQ(WeightQuantizer):
         step, raw = positive(scales["step"]), scales["step"]
         factor = gradient_scale(kernel.size / raw.size, self.bounds[1])
         if self.bits == 1:
-            return kernel + times_slope(step, jnp.where(kernel >= 0, factor, -factor))
+            return kernel + times_slope(factor * step, jnp.where(kernel >= 0, 1.0, -1.0))
         return learned_grid(kernel, in_units(kernel, step), step, self.bounds, jnp.round, factor)
 
 

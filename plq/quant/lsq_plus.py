@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales
-from plq.quant.learned import best_clip, gradient_scale, learned_grid, positive, times_slope
-from plq.quant.quantized import Quantized, in_units, quantized
+from plq.quant.learned import best_clip, gradient_scale, learned_grid, positive
+from plq.quant.quantized import Quantized, in_units, product, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,6 @@ class LSQPlusActivation(ActivationQuantizer):
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
         (step, zero), h = self._step_and_zero(scales), self.nonlinearity(x)
-        factor, v = gradient_scale(math.prod(x.shape[1:]), self.top_code), in_units(h, step) - zero
-        outside = ((v <= 0) | (v >= self.top_code)).astype(jnp.float32)
+        factor, v = gradient_scale(math.prod(x.shape[1:]), self.top_code), product(h, 1 / step) - zero
         grid = learned_grid(h, v, step, (0, self.top_code), jnp.round, factor)
-        return grid + times_slope(scales["offset"], factor * outside)
+        return grid + jnp.where((v <= 0) | (v >= self.top_code), factor * scales["offset"], 0.0)

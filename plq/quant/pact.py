@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales
-from plq.quant.learned import best_clip, positive, times_slope
+from plq.quant.learned import best_clip, positive
 from plq.quant.quantized import Quantized, in_units, product, quantized
 
 
@@ -37,5 +37,4 @@ class PACTActivation(ActivationQuantizer):
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
         alpha = positive(scales["alpha"])
-        inside, above = (x > 0) & (x < alpha), (x >= alpha).astype(jnp.float32)
-        return jnp.where(inside, x, 0.0) + times_slope(alpha, above)
+        return jnp.where((x > 0) & (x < alpha), x, 0.0) + jnp.where(x >= alpha, alpha, 0.0)

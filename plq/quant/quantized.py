@@ -79,5 +79,5 @@ def product(a: Any, b: Any) -> Array:
 
 
 def in_units(x: Array, scale: Any) -> Array:
-    """x / scale to 21 bits, as a product: a compiler makes one of a division by one number, but not everywhere."""
-    return product(x, 1 / scale)
+    """x / scale, as a product: a compiler makes one of a division by one number, but not everywhere."""
+    return x * (1 / scale)

@@ -3,13 +3,11 @@
 import dataclasses
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from plq.quant.base import Scales, WeightQuantizer
-from plq.quant.learned import times_slope
-from plq.quant.quantized import Quantized, quantized
+from plq.quant.quantized import Quantized, quantized, straight_through
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,5 +60,4 @@ class SYQ(WeightQuantizer):
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
         signs = self._signs(kernel, statistics).astype(jnp.float32)
-        scale = scales["scale"]
-        return times_slope(kernel, jax.lax.stop_gradient(scale)) + times_slope(scale, signs)
+        return straight_through(kernel, signs) * scales["scale"]
