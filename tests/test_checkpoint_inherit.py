@@ -80,6 +80,17 @@ def test_few_bits_with_a_branch_start_from_it_too(folder, float_run):
     assert "fresh" not in said and "unused" not in said and "\n" not in said
 
 
+def test_a_calibration_that_overflows_is_refused(float_run, tmp_path):
+    """Kernels of 1e30 are finite; the batch statistics of what they give are not."""
+    experiment, state = float_run
+    huge = jax.device_get(dict(state.variables))
+    huge["params"]["conv1"]["conv"]["kernel"] *= np.float32(1e30)
+    write_model(tmp_path / "model", huge, experiment.description())
+    said = r"calibration on the first batch: params/conv1/act/alpha is (nan|inf), allowed finite scales; what"
+    with pytest.raises(UserError, match=said):
+        start(tmp_path / "model", quant__activations="pact").initial_state()
+
+
 def shapes(network):
     return leaf_shapes(jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *IMAGE_SHAPE))))
 
@@ -110,6 +121,15 @@ def test_lists_of_what_is_taken_fresh_and_unused(low_precision):
     assert set(inherited.taken) == kept - set(head) - set(learned)
     assert all(inherited.taken[path] is flatten(theirs)[path] for path in inherited.taken)
     assert "; 2 fresh (params/dense/conv/" in str(inherited) and "unused (" in str(inherited)
+
+
+def test_a_model_that_is_not_finite_is_refused(low_precision):
+    found, theirs = low_precision
+    broken = jax.tree.map(np.array, theirs)
+    broken["params"]["conv2"]["conv"]["kernel"][0, 0, 0, 0] = np.nan
+    said = "model.init_from=somewhere: params/conv2/conv/kernel holds nan or infinity, allowed finite numbers"
+    with pytest.raises(UserError, match=said):
+        inherit("somewhere", broken, shapes(found.plain()), [])
 
 
 def test_what_is_taken_goes_into_its_place(low_precision):

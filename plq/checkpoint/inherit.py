@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from plq.checkpoint.match import Leaves, leaf_shapes
 from plq.checkpoint.model_file import read_model
@@ -75,7 +76,7 @@ def inherit(source: str, found: dict[str, Any], wanted: Leaves, learned: Iterabl
 
     Args:
         wanted: leaves of this network, as from `leaf_shapes`. learned: paths of its quantizer scales ("params/...").
-    Raises UserError if no kernel fits.
+    Raises UserError if no kernel fits, or what fits is not finite.
     """
     scales, theirs = set(learned), leaf_shapes(found)
     ours = [path for path in wanted if path.split("/")[0] in KEPT]
@@ -83,6 +84,9 @@ def inherit(source: str, found: dict[str, Any], wanted: Leaves, learned: Iterabl
     taken = {path: leaf for path, leaf in taken.items() if theirs[path] == wanted[path]}
     if not any(path.endswith("/kernel") for path in taken):
         raise UserError(f"model.init_from={source}: no kernel in it has the name and shape of one of this network")
+    for path, leaf in taken.items():
+        if not np.isfinite(leaf).all():
+            raise UserError(f"model.init_from={source}: {path} holds nan or infinity, allowed finite numbers")
     return Inherited(
         source=source,
         taken=taken,

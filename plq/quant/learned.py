@@ -74,7 +74,7 @@ def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
 
     Args:
         x: any shape; of more than 65,536 values every n-th is looked at, n without a common divisor with any axis.
-    Returns a float32 scalar.
+    Returns a float32 scalar; NaN where a value looked at is.
     """
     flat = x.reshape(-1).astype(jnp.float32)
     every = -(-flat.size // SAMPLES)
@@ -85,4 +85,4 @@ def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
     clips, unit = largest * SHRINKS, at_least_tiny(largest)  # in units of it, so that no square overflows
     errors = jax.lax.map(lambda clip: jnp.mean(in_units(flat - reconstruct(flat, clip), unit) ** 2), clips)
     best = clips[jnp.argmin(errors)]
-    return jnp.where(best > 0, best, 1.0)
+    return jnp.where(best == 0, 1.0, best)

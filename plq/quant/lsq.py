@@ -40,9 +40,9 @@ class LSQ(WeightQuantizer):
         axes = tuple(range(kernel.ndim - 1)) if self.granularity == "channel" else None
         layer = jnp.mean(jnp.abs(kernel), keepdims=True)
         mean = jnp.mean(jnp.abs(kernel), axis=axes, keepdims=True)
-        mean = jnp.where(mean > 0, mean, layer)
+        mean = jnp.where(mean == 0, layer, mean)
         step = mean if self.bits == 1 else 2 * mean / math.sqrt(self.bounds[1])
-        return {"step": jnp.where(mean > 0, step, 1.0).astype(jnp.float32)}
+        return {"step": jnp.where(mean == 0, 1.0, step).astype(jnp.float32)}
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         kernel, step = kernel.astype(jnp.float32), positive((scales or {})["step"])
@@ -74,7 +74,7 @@ class LSQActivation(ActivationQuantizer):
 
     def scales_of(self, x: Array) -> Scales:
         step = 2 * jnp.mean(jax.nn.relu(x)) / math.sqrt(self.top_code)
-        return {"step": jnp.where(step > 0, step, self.initial_scales()["step"])}
+        return {"step": jnp.where(step == 0, self.initial_scales()["step"], step)}
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
         step = positive((scales or {})["step"])

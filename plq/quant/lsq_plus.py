@@ -44,7 +44,7 @@ class LSQPlusActivation(ActivationQuantizer):
             return {"step": share * (high - low) / self.top_code, "offset": share * low}
 
         found = scales(best_clip(h, lambda v, clip: self._on_grid(v, scales(clip)).dequantize()))
-        return {**found, "step": jnp.where(found["step"] > 0, found["step"], 1.0)}
+        return {**found, "step": jnp.where(found["step"] == 0, 1.0, found["step"])}
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
         return self._on_grid(self.nonlinearity(x.astype(jnp.float32)), scales or {})

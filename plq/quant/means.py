@@ -42,4 +42,4 @@ def root_mean_square(kernel: Array) -> Array:
 
 def at_least_tiny(scale: Array) -> Array:
     """The scale, or 1 where it is too small to divide by, as for an all-zero kernel."""
-    return jnp.where(scale > 1e-30, scale, 1.0)
+    return jnp.where(scale <= 1e-30, 1.0, scale)
