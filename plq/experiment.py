@@ -118,7 +118,10 @@ class Experiment:
         return jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))
 
     def initial_state(self) -> State:
-        """The state of step 0, on the mesh: fresh or inherited weights, and scales calibrated on the first batch."""
+        """The state of step 0, on the mesh: fresh or inherited weights, and scales calibrated on the first batch.
+
+        Raises UserError if a calibrated scale is not finite.
+        """
         state, inherited = self.left_behind(self._init(), 0), self.inherited
         if inherited is not None:
             weights, statistics = inherited.into(state.weights), inherited.into(state.statistics)
@@ -131,14 +134,25 @@ class Experiment:
             state = calibrated(self.task, self.whole(state), images, kernels)
             return jax.lax.with_sharding_constraint(state, state_shardings(self.mesh, state))
 
-        return jax.jit(calibrate)(state, self.batch(0)[0])
+        state = jax.jit(calibrate)(state, self.batch(0)[0])
+        self._require_finite_scales(state)
+        return state
+
+    def _require_finite_scales(self, state: State) -> None:
+        weights = flatten(state.weights)
+        for path, scale in self.gather({path: weights[path] for path in self._learned}).items():
+            if not np.isfinite(scale).all():
+                found = np.asarray(scale)[~np.isfinite(scale)][0]
+                cause = "what its layer gets from the weights so far overflows or is not a number"
+                raise UserError(f"calibration on the first batch: {path} is {found}, allowed finite scales; {cause}")
 
     @cached_property
     def inherited(self) -> Inherited | None:
         """What ``model.init_from`` gives; None without it. Raises UserError if it cannot be used."""
         if not self.settings.model.init_from:
             return None
-        source, found = read_start(Path(self.settings.model.init_from), self.task.architecture)
+        normalization = {"mean": self.task.mean, "std": self.task.std}
+        source, found = read_start(Path(self.settings.model.init_from), self.task.architecture, normalization)
         return inherit(source, found, leaf_shapes(jax.eval_shape(self._init).variables), self._learned)
 
     @cached_property

@@ -132,6 +132,12 @@ def claim(workdir: Path, chosen: Settings) -> None:
         raise UserError(f"--workdir {workdir}: holds a run with another config ({'; '.join(changed)}); choose another")
 
 
+def require_start(experiment: Experiment, workdir: Path) -> None:
+    """Before a run writes anything: raise UserError if it cannot start from ``model.init_from``."""
+    if not (workdir / "config.json").exists():
+        _ = experiment.inherited
+
+
 @contextlib.contextmanager
 def claimed(workdir: Path, chosen: Settings) -> Iterator[None]:
     """The folder of the run, held by process 0. Raises UserError where another process was given something else."""
@@ -157,6 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     given = parse(argv)
     with together(given.place, given.patience):
         experiment = assemble(given.settings)
+        require_start(experiment, given.workdir)
         with claimed(given.workdir, given.settings):
             if is_first():
                 print_layers(experiment)

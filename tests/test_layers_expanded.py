@@ -21,7 +21,7 @@ def images():
 MERGED = [(case, merge) for index, case in enumerate(QUANTIZERS) for merge in ("concat", MERGES[index % 2])]
 
 
-@pytest.mark.parametrize(("case", "merge"), MERGED, ids=lambda value: "-".join(map(str, value[:4])))
+@pytest.mark.parametrize(("case", "merge"), MERGED, ids=[f"{'-'.join(map(str, c[:4]))}-{m}" for c, m in MERGED])
 def test_stripped_logits_are_bit_equal_at_f_0_on_1000_images(case, merge, images):
     weights, bits, activations, activation_bits, options = case
     network = architecture(weights, bits, activation_bits, activations=activations, **options)

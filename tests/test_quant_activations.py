@@ -52,7 +52,10 @@ DEGENERATE = {
     "zero": jnp.zeros((3, 2, 100)),
     "constant": jnp.full((3, 2, 100), 0.37),
     "tiny": 1e-20 * jnp.linspace(-1, 1, 600).reshape(3, 2, 100),
-    "huge": 1e20 * jnp.linspace(-1, 1, 600).reshape(3, 2, 100),
+    "denormal": 1e-40 * jnp.linspace(-1, 1, 600).reshape(3, 2, 100),
+    "huge": 1e30 * jnp.linspace(-1, 1, 600).reshape(3, 2, 100),
+    "negative": jnp.linspace(-4, -1e-3, 600).reshape(3, 2, 100),
+    "one number": jnp.full((1, 1), 0.37),
 }
 
 

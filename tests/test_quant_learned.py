@@ -198,10 +198,30 @@ def test_a_start_value_looks_at_every_channel():
 def test_start_values_of_degenerate_activations(name):
     quantizer = activation_quantizer(name, 2)
     start = jax.jit(quantizer.scales_of)
-    for x in (np.zeros_like(X), np.full_like(X, 0.4), np.full_like(X, -2), 1e-20 * X, 1e20 * X):
+    for x in (np.zeros_like(X), np.full_like(X, 0.4), np.full_like(X, -2), 1e-20 * X, 1e-40 * X, 1e30 * X, X[:1]):
         scales = start(jnp.asarray(x))
         assert set(scales) == set(quantizer.scale_names)
         assert all(np.isfinite(v) and v.shape == () for v in scales.values())
         assert all(v > 0 for n, v in scales.items() if n != "offset")
     constant = quantizer(jnp.full((1, 9), 0.4), start(jnp.full((1, 9), 0.4)))
     np.testing.assert_allclose(constant, quantizer.nonlinearity(jnp.full((1, 9), 0.4)), rtol=0.2)
+    if name != "lsq_plus":  # as for ordinary activations, whatever their unit
+        ordinary, huge = (start(jnp.asarray(unit * X)) for unit in (np.float32(1), np.float32(2.0**99)))
+        for scale, value in ordinary.items():
+            np.testing.assert_allclose(huge[scale], value * 2.0**99, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if ACTIVATIONS[name].scale_names])
+def test_a_start_value_from_what_is_not_a_number_is_none_either(name):
+    """So that calibration can refuse it."""
+    x = X.copy()
+    x[0, 0, 0, 0] = np.nan
+    assert any(np.isnan(v) for v in jax.jit(activation_quantizer(name, 2).scales_of)(jnp.asarray(x)).values())
+
+
+@pytest.mark.parametrize(("name", "options"), [("lsq", {}), ("lsq", {"granularity": "channel"}), ("apot", {})])
+def test_a_start_value_from_a_kernel_that_is_not_a_number_is_none_either(name, options):
+    kernel = KERNEL.copy()
+    kernel[0, 0, 0, 0] = np.nan
+    scales = jax.jit(weight_quantizer(name, 3, **options).scales_of)(jnp.asarray(kernel))
+    assert any(np.isnan(v).any() for v in scales.values())

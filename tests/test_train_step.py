@@ -22,6 +22,20 @@ def assert_same(left, right):
         {"expansion__merge": "concat", "quant__activations": "abs"},
         {"expansion__merge": "subtract", "optimizer__weight_decay": 1e-3, "optimizer__clip_norm": 1.0},
         {"quant__weights": "syq", "quant__weight_bits": 2, "optimizer__name": "sgd", "optimizer__nesterov": True},
+        {"quant__weight_bits": 4, "quant__activations": "lsq", "expansion__merge": "subtract"},
+        {
+            "quant__weights": "lsq",
+            "quant__weight_bits": 3,
+            "quant__granularity": "channel",
+            "quant__activations": "lsq_plus",
+            "quant__first_bits": 8,
+            "quant__last_bits": 8,
+            "quant__gradient_bits": 6,
+            "expansion__merge": "concat",
+            "optimizer__weight_decay": 1e-3,
+            "optimizer__decay_roles": ("conv", "quantizer"),
+        },
+        {"quant__weights": "apot", "quant__weight_bits": 3, "quant__activations": "pact", "expansion__merge": "concat"},
     ],
 )
 def test_leaving_the_branch_behind_changes_no_kept_value(fields):
@@ -106,12 +120,52 @@ def test_low_bit_gradients_are_used_when_asked_for():
     assert not np.array_equal(kernel(plain), kernel(quantized))
 
 
+def test_learned_scales_are_trained_and_decayed_when_asked_for():
+    """With gradients of few bits and products in bfloat16 too; a decay of the role "quantizer" touches nothing else."""
+    fields = {
+        "quant__weights": "lsq",
+        "quant__weight_bits": 2,
+        "quant__activations": "pact",
+        "quant__gradient_bits": 6,
+        "quant__dtype": "bfloat16",
+        "quant__last_bits": 8,
+        "optimizer__name": "sgd",
+        "optimizer__momentum": 0.0,
+    }
+    plain, decaying = tiny(**fields), tiny(**fields, optimizer__weight_decay=1.0, optimizer__decay_roles=("quantizer",))
+    start = jax.device_get(plain.initial_state())
+    after, decayed = trained(plain, 1), trained(decaying, 1)
+    assert int(after.tally.broken_step) == -1
+    before, after, decayed = (flatten(state.weights["params"]) for state in (start, after, decayed))
+    learned = [path for path in before if path.rpartition("/")[2] in ("step", "alpha")]
+    assert {path.split("/")[0] for path in learned} == {*(f"conv{i}" for i in range(7)), "dense"}
+    for path in before:
+        assert np.any(after[path] != before[path]) or path == "conv6/conv/bias", path
+        step = plain.settings.optimizer.learning_rate if path in learned else 0.0
+        np.testing.assert_allclose(after[path] - decayed[path], step * before[path], rtol=1e-3, atol=1e-7)
+
+
+def test_a_broken_scale_is_remembered_too():
+    experiment = tiny(quant__weights="lsq", quant__weight_bits=2, quant__activations="lsq")
+    for leaf in ("conv/step", "act/step", "conv/kernel"):
+        state = experiment.initial_state()
+        layer, name = leaf.split("/")
+        variables = state.weights["params"]["conv2"][layer]
+        variables[name] = variables[name] * jnp.nan
+        assert int(experiment.step(state, *experiment.batch(0)).tally.broken_step) == 0, leaf
+
+
 def test_roles_cover_every_trained_variable():
     task = tiny(quant__weights="syq", expansion__merge="concat").task
     roles = flatten(variable_roles(task.architecture.expanded("concat", 1.0), (40, 40, 1)))
     assert roles["params/conv0/conv/kernel"] == "conv" and roles["params/conv0/conv/bias"] == "bias"
     assert roles["params/dense/conv/kernel"] == "dense" and roles["params/conv3/norm/scale"] == "norm"
     assert roles["params/conv3/conv/scale"] == "quantizer"
+    learning = tiny(quant__weights="lsq", quant__activations="lsq_plus", quant__first_bits=8).task.architecture
+    more = flatten(variable_roles(learning.expanded("concat", 1.0), (40, 40, 1)))
+    scales = {path for path, role in more.items() if role == "quantizer"}
+    acts = {f"params/conv{i}/act/{name}" for i in range(6) for name in ("step", "offset")}
+    assert scales == acts | {f"params/conv{i}/conv/step" for i in range(7)}
     assert roles["ancillary/conv3/ancillary_conv/kernel"] == "ancillary"
     assert roles["ancillary/conv3/ancillary_norm/bias"] == "norm"
     assert roles["ancillary/conv3/conv/extra_kernel"] == "ancillary"

@@ -1,11 +1,12 @@
 """Start from another model's weights: what fits is taken, and what was taken and what was not is said."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from plq.checkpoint.match import Leaves, leaf_shapes
 from plq.checkpoint.model_file import read_model
@@ -43,9 +44,13 @@ class Inherited:
         return f"starting from {self.source}: {'; '.join(parts)}"
 
 
-def read_start(path: Path, architecture: Architecture) -> tuple[str, dict[str, Any]]:
+def read_start(
+    path: Path, architecture: Architecture, normalization: Mapping[str, Sequence[float]]
+) -> tuple[str, dict[str, Any]]:
     """What the model in a model folder or a training folder is, in words, and its variables.
 
+    Args:
+        normalization: "mean" and "std" of this network's images; where the model's were others the words say so.
     Raises UserError if there is none, it still has its branch, or it is another network than ``architecture``.
     """
     try:
@@ -59,8 +64,11 @@ def read_start(path: Path, architecture: Architecture) -> tuple[str, dict[str, A
         theirs, ours = getattr(found, field.name), getattr(architecture, field.name)
         if field.name not in FREE and theirs != ours:
             raise UserError(f"model.init_from={path}: has {field.name}={theirs}, this network {field.name}={ours}")
-    precision = found.precision
-    return f"{path} (W{precision.weight_bits}/A{precision.activation_bits} {found.name})", variables
+    words = [f"W{found.precision.weight_bits}/A{found.precision.activation_bits} {found.name}"]
+    for name, ours in normalization.items():
+        theirs = description.get(name)
+        words += [] if theirs == list(ours) else [f"trained with data.{name}={theirs}, here {list(ours)}"]
+    return f"{path} ({', '.join(words)})", variables
 
 
 def inherit(source: str, found: dict[str, Any], wanted: Leaves, learned: Iterable[str]) -> Inherited:
@@ -68,7 +76,7 @@ def inherit(source: str, found: dict[str, Any], wanted: Leaves, learned: Iterabl
 
     Args:
         wanted: leaves of this network, as from `leaf_shapes`. learned: paths of its quantizer scales ("params/...").
-    Raises UserError if no kernel fits.
+    Raises UserError if no kernel fits, or what fits is not finite.
     """
     scales, theirs = set(learned), leaf_shapes(found)
     ours = [path for path in wanted if path.split("/")[0] in KEPT]
@@ -76,6 +84,9 @@ def inherit(source: str, found: dict[str, Any], wanted: Leaves, learned: Iterabl
     taken = {path: leaf for path, leaf in taken.items() if theirs[path] == wanted[path]}
     if not any(path.endswith("/kernel") for path in taken):
         raise UserError(f"model.init_from={source}: no kernel in it has the name and shape of one of this network")
+    for path, leaf in taken.items():
+        if not np.isfinite(leaf).all():
+            raise UserError(f"model.init_from={source}: {path} holds nan or infinity, allowed finite numbers")
     return Inherited(
         source=source,
         taken=taken,

@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
-from plq.quant.learned import best_clip, gradient_scale, learned_grid, positive
-from plq.quant.means import mean, root_mean_square
-from plq.quant.quantized import Quantized, nearest_codes, product, quantized
+from plq.quant.learned import best_clip, gradient_scale, learned_grid, positive, times_slope
+from plq.quant.means import at_least_tiny, mean, root_mean_square
+from plq.quant.quantized import Quantized, in_units, nearest_codes, product, quantized
 
 # By bits: each level is a sum of one term from every group, as in the authors' code; in units of the smallest power.
 TERMS = {
@@ -30,21 +30,22 @@ def magnitudes(bits: int) -> tuple[float, ...]:
     return tuple(sorted(float(sum(terms)) for terms in itertools.product(*TERMS[bits])))
 
 
-def on_levels(x: Array, alpha: Array, levels: tuple[float, ...]) -> Quantized:
+def on_levels(x: Array, alpha: Array | np.float32, levels: tuple[float, ...]) -> Quantized:
     """x on the levels, whose largest stands for alpha."""
     unit = product(alpha, np.float32(1 / levels[-1]))
-    return quantized(nearest_codes(x / unit, levels), unit, 0.0, levels)
+    return quantized(nearest_codes(in_units(x, unit), levels), unit, 0.0, levels)
 
 
-def clip_surrogate(x: Array, alpha: Array, levels: tuple[float, ...], values: float) -> Array:
-    """The paper's reparameterized clipping: dvalue/dalpha = level(x / alpha) - x / alpha inside, the sign outside.
+def clip_surrogate(x: Array, v: Array, alpha: Array, levels: tuple[float, ...], values: float) -> Array:
+    """The paper's reparameterized clipping, v = x / alpha: dvalue/dalpha = level(v) - v inside, the sign outside.
 
     alpha's gradient is also taken times 1 / sqrt(values * levels above 0), as LSQ does; the authors give alpha a
     learning rate of its own instead.
     """
-    nearest = lambda v: on_levels(v, jnp.float32(1), levels).dequantize()
-    bounds = levels[0] / levels[-1], 1
-    return learned_grid(x, alpha, bounds, nearest, gradient_scale(values, sum(level > 0 for level in levels)))
+    top = np.float32(levels[-1])
+    nearest = lambda v: product(on_levels(v * top, top, levels).dequantize(), 1 / top)
+    factor = gradient_scale(values, sum(level > 0 for level in levels))
+    return learned_grid(x, v, alpha, (levels[0] / levels[-1], 1), nearest, factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +68,14 @@ class APoT(WeightQuantizer):
 
     def initial_scales(self, kernel: Array) -> Scales:
         center, std = self.statistics(kernel)
-        alpha = best_clip((kernel - center) / std, lambda v, clip: on_levels(v, clip, self.levels).dequantize())
+        alpha = best_clip(in_units(kernel - center, std), lambda v, clip: on_levels(v, clip, self.levels).dequantize())
         return {"alpha": alpha.reshape((1,) * kernel.ndim)}
 
     def statistics(self, kernel: Array) -> tuple[Array, Array]:
         """Mean and standard deviation, one element each with the kernel's rank; for a constant kernel 1."""
         center = product(mean(kernel), np.float32(1))
         std = root_mean_square(kernel - center)
-        return center, jnp.where(std > 0, std, 1.0)
+        return center, at_least_tiny(std)
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         kernel, alpha = kernel.astype(jnp.float32), positive((scales or {})["alpha"])
@@ -83,8 +84,9 @@ class APoT(WeightQuantizer):
         return dataclasses.replace(found, scale=product(alpha, np.float32(1 / self.levels[-1])))
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
-        center, std = jax.lax.stop_gradient(statistics)
-        return clip_surrogate((kernel - center) / std, positive(scales["alpha"]), self.levels, kernel.size)
+        (center, std), alpha = jax.lax.stop_gradient(statistics), positive(scales["alpha"])
+        v = in_units(kernel - center, product(alpha, std))
+        return clip_surrogate(times_slope(kernel, 1 / std), v, alpha, self.levels, kernel.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,4 +107,5 @@ class APoTActivation(ActivationQuantizer):
         return on_levels(x.astype(jnp.float32), positive((scales or {})["alpha"]), magnitudes(self.bits))
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
-        return clip_surrogate(x, positive(scales["alpha"]), magnitudes(self.bits), math.prod(x.shape[1:]))
+        alpha = positive(scales["alpha"])
+        return clip_surrogate(x, in_units(x, alpha), alpha, magnitudes(self.bits), math.prod(x.shape[1:]))

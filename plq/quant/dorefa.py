@@ -11,8 +11,9 @@ from jax import Array
 
 from plq.quant.base import Scales, WeightQuantizer
 from plq.quant.binary import binarize
-from plq.quant.means import mean_magnitude
-from plq.quant.quantized import Quantized, quantized
+from plq.quant.learned import times_slope
+from plq.quant.means import at_least_tiny, mean_magnitude
+from plq.quant.quantized import Quantized, in_units, product, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class DoReFa(WeightQuantizer):
         if self.bits == 1:
             return mean_magnitude(kernel)
         largest = jnp.max(jnp.abs(jnp.tanh(kernel)), keepdims=True)
-        return jnp.where(largest > 0, largest, 1.0)
+        return at_least_tiny(largest)
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         kernel = kernel.astype(jnp.float32)
@@ -42,14 +43,15 @@ class DoReFa(WeightQuantizer):
         if self.bits == 1:
             return binarize(kernel, statistics)
         levels = 2**self.bits - 1
-        unit = jnp.clip(jnp.tanh(kernel) / (2 * statistics) + 0.5, 0, 1)
+        unit = jnp.clip(product(jnp.tanh(kernel), 1 / (2 * statistics)) + 0.5, 0, 1)
         return quantized(jnp.round(unit * levels), np.float32(2 / levels), -levels / 2)
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
         if self.bits == 1:
             return kernel
-        unit = jax.lax.stop_gradient(statistics)  # so that no square of a tiny or huge maximum is ever taken
-        return (jnp.tanh(kernel) / unit) / (statistics / unit)
+        unit = jax.lax.stop_gradient(in_units(jnp.tanh(kernel), statistics))
+        inverse = jax.lax.stop_gradient(1 / statistics)
+        return times_slope(jnp.tanh(kernel), inverse) - times_slope(statistics, product(unit, inverse))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

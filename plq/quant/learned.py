@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from plq.quant.quantized import straight_through
+from plq.quant.means import at_least_tiny
+from plq.quant.quantized import in_units, product, straight_through
 
 SMALLEST = 1e-6
 SHRINKS = np.geomspace(0.02, 1.0, 60).astype(np.float32)
@@ -29,22 +30,43 @@ def gradient_scale(values: float, largest: float) -> float:
     return 1 / math.sqrt(values * largest)
 
 
+@jax.custom_vjp
+def times_slope(scale: Array, slope: Array) -> Array:
+    """scale * slope of a slope that is constant, for surrogates: the gradient of scale is sum(gradient * slope).
+
+    By products that no compiler fuses into the sum, so that it has the same bits with a branch and without.
+    """
+    return scale * slope
+
+
+def _times_slope_forward(scale, slope):
+    return scale * slope, (scale.shape, slope)
+
+
+def _times_slope_backward(residuals, gradient):
+    shape, slope = residuals
+    broadcast = tuple(axis for axis in range(gradient.ndim) if not shape or shape[axis] == 1)
+    return jnp.sum(product(gradient, slope), broadcast).reshape(shape), jnp.zeros_like(slope)
+
+
+times_slope.defvjp(_times_slope_forward, _times_slope_backward)
+
+
 def learned_grid(
-    x: Array, scale: Array, bounds: tuple[float, float], nearest: Callable[[Array], Array], factor: float
+    x: Array, v: Array, scale: Array, ends: tuple[float, float], nearest: Callable[[Array], Array], factor: float
 ) -> Array:
-    """A surrogate with the gradients of LSQ (arXiv 1902.08153, eq. 3 and 5), written out, with v = x / scale:
+    """A surrogate with the gradients of LSQ (arXiv 1902.08153, eq. 3 and 5), written out:
 
         d/dscale = factor * (nearest(v) - v)   where low < v < high, else factor * (low or high)
         d/dx     = 1                           where low < v < high, else 0
 
     Args:
-        bounds: low and high, in units of the scale. nearest: the level of a v between them.
+        v: x in units of the scale. ends: low and high, levels of the grid. nearest: the level of a v between them.
     """
-    low, high = bounds
-    v = jax.lax.stop_gradient(x / scale)
+    (low, high), v = ends, jax.lax.stop_gradient(v)
     inside = (low < v) & (v < high)
-    slope = jnp.where(inside, nearest(v) - v, jnp.clip(v, low, high))
-    return jnp.where(inside, x, 0.0) + scale * (factor * slope)
+    slope = nearest(jnp.clip(v, low, high)) - jnp.where(inside, v, 0.0)
+    return jnp.where(inside, x, 0.0) + times_slope(factor * scale, slope)
 
 
 def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
@@ -52,14 +74,15 @@ def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
 
     Args:
         x: any shape; of more than 65,536 values every n-th is looked at, n without a common divisor with any axis.
-    Returns a float32 scalar.
+    Returns a float32 scalar; NaN where a value looked at is.
     """
     flat = x.reshape(-1).astype(jnp.float32)
     every = -(-flat.size // SAMPLES)
     while math.gcd(every, flat.size) > 1:
         every += 1
     flat = flat[::every]
-    clips = jnp.max(jnp.abs(flat)) * SHRINKS
-    errors = jax.lax.map(lambda clip: jnp.mean((flat - reconstruct(flat, clip)) ** 2), clips)
+    largest = jnp.max(jnp.abs(flat))
+    clips, unit = largest * SHRINKS, at_least_tiny(largest)  # in units of it, so that no square overflows
+    errors = jax.lax.map(lambda clip: jnp.mean(in_units(flat - reconstruct(flat, clip), unit) ** 2), clips)
     best = clips[jnp.argmin(errors)]
-    return jnp.where(best > 0, best, 1.0)
+    return jnp.where(best == 0, 1.0, best)

@@ -10,8 +10,8 @@ from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales, WeightQuantizer
 from plq.quant.binary import binarize
-from plq.quant.learned import gradient_scale, learned_grid, positive
-from plq.quant.quantized import Quantized, quantized
+from plq.quant.learned import gradient_scale, learned_grid, positive, times_slope
+from plq.quant.quantized import Quantized, in_units, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,23 +40,23 @@ class LSQ(WeightQuantizer):
         axes = tuple(range(kernel.ndim - 1)) if self.granularity == "channel" else None
         layer = jnp.mean(jnp.abs(kernel), keepdims=True)
         mean = jnp.mean(jnp.abs(kernel), axis=axes, keepdims=True)
-        mean = jnp.where(mean > 0, mean, layer)
+        mean = jnp.where(mean == 0, layer, mean)
         step = mean if self.bits == 1 else 2 * mean / math.sqrt(self.bounds[1])
-        return {"step": jnp.where(mean > 0, step, 1.0).astype(jnp.float32)}
+        return {"step": jnp.where(mean == 0, 1.0, step).astype(jnp.float32)}
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         kernel, step = kernel.astype(jnp.float32), positive((scales or {})["step"])
         if self.bits == 1:
             return binarize(kernel, step)
         low, high = self.bounds
-        return quantized(jnp.round(jnp.clip(kernel / step, low, high)) - low, step, low)
+        return quantized(jnp.round(jnp.clip(in_units(kernel, step), low, high)) - low, step, low)
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
         step, raw = positive(scales["step"]), scales["step"]
         factor = gradient_scale(kernel.size / raw.size, self.bounds[1])
         if self.bits == 1:
-            return kernel + jnp.where(kernel >= 0, factor, -factor) * step
-        return learned_grid(kernel, step, self.bounds, jnp.round, factor)
+            return kernel + times_slope(factor * step, jnp.where(kernel >= 0, 1.0, -1.0))
+        return learned_grid(kernel, in_units(kernel, step), step, self.bounds, jnp.round, factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +74,15 @@ class LSQActivation(ActivationQuantizer):
 
     def scales_of(self, x: Array) -> Scales:
         step = 2 * jnp.mean(jax.nn.relu(x)) / math.sqrt(self.top_code)
-        return {"step": jnp.where(step > 0, step, self.initial_scales()["step"])}
+        return {"step": jnp.where(step == 0, self.initial_scales()["step"], step)}
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
         step = positive((scales or {})["step"])
-        return quantized(jnp.round(jnp.clip(x.astype(jnp.float32) / step, 0, self.top_code)), step, 0.0)
+        return quantized(jnp.round(jnp.clip(in_units(x.astype(jnp.float32), step), 0, self.top_code)), step, 0.0)
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
-        factor = gradient_scale(math.prod(x.shape[1:]), self.top_code)
-        return learned_grid(x, positive(scales["step"]), (0, self.top_code), jnp.round, factor)
+        step, factor = positive(scales["step"]), gradient_scale(math.prod(x.shape[1:]), self.top_code)
+        return learned_grid(x, in_units(x, step), step, (0, self.top_code), jnp.round, factor)
 
 
 _HALF_NORMAL = 1 / math.sqrt(2 * math.pi)  # mean of relu(x) for a standard normal x

@@ -4,14 +4,13 @@ import dataclasses
 import math
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales
 from plq.quant.learned import best_clip, gradient_scale, learned_grid, positive
-from plq.quant.quantized import Quantized, quantized
+from plq.quant.quantized import Quantized, in_units, product, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,24 +44,22 @@ class LSQPlusActivation(ActivationQuantizer):
             return {"step": share * (high - low) / self.top_code, "offset": share * low}
 
         found = scales(best_clip(h, lambda v, clip: self._on_grid(v, scales(clip)).dequantize()))
-        return {**found, "step": jnp.where(found["step"] > 0, found["step"], 1.0)}
+        return {**found, "step": jnp.where(found["step"] == 0, 1.0, found["step"])}
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
         return self._on_grid(self.nonlinearity(x.astype(jnp.float32)), scales or {})
 
     def _on_grid(self, h: Array, scales: Scales) -> Quantized:
         step, zero = self._step_and_zero(scales)
-        return quantized(jnp.clip(jnp.round(h / step) - zero, 0, self.top_code), step, zero)
+        return quantized(jnp.clip(jnp.round(in_units(h, step)) - zero, 0, self.top_code), step, zero)
 
     def _step_and_zero(self, scales: Scales) -> tuple[Array, Array]:
         """s, and the offset in use as a multiple of it."""
         step = positive(scales["step"])
-        return step, jnp.clip(jnp.round(scales["offset"] / step), -self.top_code, 0)
+        return step, jnp.clip(jnp.round(in_units(scales["offset"], step)), -self.top_code, 0)
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
         (step, zero), h = self._step_and_zero(scales), self.nonlinearity(x)
-        factor, v = gradient_scale(math.prod(x.shape[1:]), self.top_code), h / step - zero
-        outside = ((v <= 0) | (v >= self.top_code)).astype(jnp.float32)
-        above = h - jax.lax.stop_gradient(zero * step)
-        grid = learned_grid(above, step, (0, self.top_code), jnp.round, factor)
-        return grid + scales["offset"] * (factor * outside)
+        factor, v = gradient_scale(math.prod(x.shape[1:]), self.top_code), product(h, 1 / step) - zero
+        grid = learned_grid(h, v, step, (0, self.top_code), jnp.round, factor)
+        return grid + jnp.where((v <= 0) | (v >= self.top_code), factor * scales["offset"], 0.0)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from plq.quant.quantized import product
+from plq.quant.quantized import in_units, product
 
 
 def ordered_sum(rows: Array) -> Array:
@@ -36,5 +36,10 @@ def mean_magnitude(kernel: Array, per_channel: bool = False) -> Array:
 def root_mean_square(kernel: Array) -> Array:
     """sqrt(mean W^2) over the kernel, one element with its rank; in units of max|W|, so that no square overflows."""
     largest = jnp.max(jnp.abs(kernel), keepdims=True)
-    unit = kernel / jnp.where(largest > 0, largest, 1.0)
+    unit = in_units(kernel, at_least_tiny(largest))
     return product(largest, jnp.sqrt(mean(product(unit, unit))))
+
+
+def at_least_tiny(scale: Array) -> Array:
+    """The scale, or 1 where it is too small to divide by, as for an all-zero kernel."""
+    return jnp.where(scale <= 1e-30, 1.0, scale)

@@ -10,7 +10,7 @@ from jax import Array
 
 from plq.quant.base import ActivationQuantizer, Scales
 from plq.quant.learned import best_clip, positive
-from plq.quant.quantized import Quantized, product, quantized
+from plq.quant.quantized import Quantized, in_units, product, quantized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PACTActivation(ActivationQuantizer):
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
         step = product(positive((scales or {})["alpha"]), np.float32(1 / self.top_code))
-        return quantized(jnp.round(jnp.clip(x.astype(jnp.float32) / step, 0, self.top_code)), step, 0.0)
+        return quantized(jnp.round(jnp.clip(in_units(x.astype(jnp.float32), step), 0, self.top_code)), step, 0.0)
 
     def surrogate(self, x: Array, scales: Scales) -> Array:
         alpha = positive(scales["alpha"])

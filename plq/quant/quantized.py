@@ -76,3 +76,8 @@ def product(a: Any, b: Any) -> Array:
     program around them; a statistic of a kernel must be the same in training and in serving.
     """
     return lax.reduce_precision(a * b, exponent_bits=8, mantissa_bits=21)
+
+
+def in_units(x: Array, scale: Any) -> Array:
+    """x / scale, as a product: a compiler makes one of a division by one number, but not everywhere."""
+    return x * (1 / scale)

@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 
 from plq.quant.base import Scales, WeightQuantizer
-from plq.quant.means import mean_magnitude, root_mean_square
-from plq.quant.quantized import Quantized, product, quantized
+from plq.quant.means import at_least_tiny, mean_magnitude, root_mean_square
+from plq.quant.quantized import Quantized, in_units, product, quantized
 
 # c1, c2 per number of bits, a fit of the clip with least squared error over several kinds of distributions. The paper
 # gives those of 2 bits to two digits; these are from the code that its authors' group released.
@@ -34,13 +34,13 @@ class SAWB(WeightQuantizer):
         first, second = (np.float32(c) for c in COEFFICIENTS[self.bits])
         mean = mean_magnitude(kernel)
         alpha = jnp.maximum(product(first, root_mean_square(kernel)) + product(second, mean), mean)
-        return jnp.where(alpha > 0, alpha, 1.0)
+        return at_least_tiny(alpha)
 
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         kernel = kernel.astype(jnp.float32)
         alpha = self.statistics(kernel) if statistics is None else statistics
         levels = 2**self.bits - 1
-        codes = jnp.round((jnp.clip(kernel / alpha, -1, 1) + 1) * np.float32(levels / 2))
+        codes = jnp.round((jnp.clip(in_units(kernel, alpha), -1, 1) + 1) * np.float32(levels / 2))
         return quantized(codes, alpha * np.float32(2 / levels), -levels / 2)
 
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
