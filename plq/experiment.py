@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -17,10 +18,12 @@ from plq.data.order import steps_per_epoch
 from plq.data.sets import SetInfo, default_splits, describe, load_split
 from plq.data.source import RecordSource
 from plq.errors import UserError
-from plq.layers.describe import Layer, layer_table, quantized_layers, variable_roles
+from plq.layers.describe import Layer, expanded_layers, layer_table, quantized_layers, variable_roles
 from plq.prune import drop_ancillary
 from plq.settings import Data, Settings
+from plq.train.branch import branch_shares
 from plq.train.calibrate import calibrated
+from plq.train.factor import Factor
 from plq.train.mesh import batch_sharding, make_mesh, replicated
 from plq.train.optimizer import learning_rate, make_optimizer
 from plq.train.state import State, Tally, init_state
@@ -67,12 +70,14 @@ class Experiment:
     def task(self) -> Task:
         settings, data = self.settings, self.settings.data
         architecture = settings.architecture(len(self.info.class_names))
-        roles = variable_roles(architecture.expanded(settings.expansion.merge, 1.0), self.image_shape)
+        expansion, total = settings.expansion, self.total_steps
+        network = architecture.expanded(expansion.merge, 1.0, expansion.norm)
         return Task(
             architecture=architecture,
-            merge=settings.expansion.merge,
-            factor=settings.factor.over(self.total_steps),
-            optimizer=make_optimizer(settings.optimizer, self.total_steps, roles),
+            merge=expansion.merge,
+            norm=expansion.norm,
+            factor=self._factor(network),
+            optimizer=make_optimizer(settings.optimizer, total, variable_roles(network, self.image_shape)),
             augmentation=Augmentation(data.pad, data.flip and not data.crop, data.brightness, data.contrast),
             mean=data.mean,
             std=data.std,
@@ -80,12 +85,19 @@ class Experiment:
             seed=settings.train.seed,
         )
 
+    def _factor(self, network: nn.Module) -> Factor:
+        """f over this run; it knows the expanded layers of the network where each has its own."""
+        factor = self.settings.factor.over(self.total_steps)
+        if factor.order == "together":
+            return factor
+        return dataclasses.replace(factor, layers=expanded_layers(network, self.image_shape))
+
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the network as it starts: with its branches, unless f is 0 from the beginning."""
         architecture = self.task.architecture
         starts_plain = self._gone(0)
-        network = architecture.plain() if starts_plain else architecture.expanded(self.task.merge, 1.0)
+        network = architecture.plain() if starts_plain else architecture.expanded(self.task.merge, 1.0, self.task.norm)
         return layer_table(network, self.image_shape)
 
     @cached_property
@@ -104,6 +116,13 @@ class Experiment:
         """Compiled: (state, uint8 images of one batch) -> logits, in evaluation mode."""
         everywhere = replicated(self.mesh)
         function = lambda state, images: logits_of(self.task, state, images)
+        return jax.jit(function, in_shardings=(everywhere, self.sharding), out_shardings=everywhere)
+
+    @cached_property
+    def branch_shares(self) -> Callable[[State, Any], dict[str, jax.Array]]:
+        """Compiled: (state, uint8 images of one batch) -> what the branch carries of each layer's output."""
+        everywhere = replicated(self.mesh)
+        function = lambda state, images: branch_shares(self.task, state, images)
         return jax.jit(function, in_shardings=(everywhere, self.sharding), out_shardings=everywhere)
 
     def initial_state(self) -> State:
@@ -136,7 +155,7 @@ class Experiment:
 
     def _init(self) -> State:
         task = self.task
-        return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed)
+        return init_state(task.architecture, task.merge, task.norm, task.optimizer, self.image_shape, task.seed)
 
     def _gone(self, step: int) -> bool:
         zero_from = self.task.factor.zero_from

@@ -1,5 +1,7 @@
 """All that training changes, in one pytree: what a checkpoint holds."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import flax.struct
@@ -60,6 +62,7 @@ class State:
 def init_state(
     architecture: Architecture,
     merge: str,
+    norm: bool,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, ...],
     seed: int,
@@ -71,7 +74,13 @@ def init_state(
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     key = jax.random.key(seed, impl="rbg")
-    variables = jax.jit(architecture.expanded(merge, 1.0).init)(key, images)
+    variables = _initializer(architecture, merge, norm)(key, images)
     weights = {name: variables[name] for name in ("params", "ancillary")}
     statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
     return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())
+
+
+@lru_cache(maxsize=4)
+def _initializer(architecture: Architecture, merge: str, norm: bool) -> Callable[[Array, Array], Tree]:
+    """Compiled once for all seeds."""
+    return jax.jit(architecture.expanded(merge, 1.0, norm).init)

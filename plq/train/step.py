@@ -22,6 +22,7 @@ class Task:
 
     architecture: Architecture
     merge: str
+    norm: bool
     factor: Factor
     optimizer: optax.GradientTransformation
     augmentation: Augmentation
@@ -34,7 +35,7 @@ class Task:
         """The expanded network at f of the state's step, or the plain one once the branch is gone."""
         if not state.expanded:
             return self.architecture.plain()
-        return self.architecture.expanded(self.merge, self.factor(state.step))
+        return self.architecture.expanded(self.merge, self.factor.by_layer(state.step), self.norm)
 
 
 def train_step(task: Task, state: State, images: Array, labels: Array) -> State:
