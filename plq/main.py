@@ -72,8 +72,8 @@ def _check_field(argument: str) -> None:
         raise UserError(f"--{name}: unknown field; {nearest(field, legal[section])}")
 
 
-def _config_file(argv: list[str]) -> Path:
-    """The FILE of --config FILE[:ARGUMENT] or --config=FILE[:ARGUMENT]. Raises UserError if it is not there."""
+def config_argument(argv: list[str]) -> str:
+    """FILE[:ARGUMENT] of the last --config FILE[:ARGUMENT] or --config=FILE[:ARGUMENT]. Raises UserError."""
     given = [
         argument.split("=", 1)[1] if "=" in argument else following
         for argument, following in zip(argv, [*argv[1:], ""], strict=True)
@@ -81,7 +81,12 @@ def _config_file(argv: list[str]) -> Path:
     ]
     if not given:
         raise UserError("--config FILE: missing (see --help)")
-    file = Path(given[-1].split(":")[0])
+    return given[-1]
+
+
+def _config_file(argv: list[str]) -> Path:
+    """The FILE alone. Raises UserError if it is not there."""
+    file = Path(config_argument(argv).split(":")[0])
     if not file.is_file():
         raise UserError(f"--config {file}: no such file")
     return file
