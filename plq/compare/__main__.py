@@ -13,6 +13,7 @@ from plq.compare.plan import Plan, changed_fields, make_plan, parse_axis
 from plq.compare.probe import Probe, probed
 from plq.compare.report.page import write_report
 from plq.compare.table import markdown
+from plq.compare.together import groups_of, run_together
 from plq.door import arguments, run
 from plq.errors import UserError
 from plq.main import config_argument, parse
@@ -40,6 +41,14 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         default=[],
         metavar="FIELD=VALUE,VALUE,...",
         help="compare at each of these values; repeated, at all combinations; A+B=1+x,2+y varies A and B together",
+    )
+    parser.add_argument(
+        "--together",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="LANES",
+        help="run seeds, plain and EXP-Net as one program, of at most so many trainings (default: any number)",
     )
     parser.add_argument(
         "--reestimate",
@@ -77,7 +86,8 @@ def compare(given: argparse.Namespace, rest: list[str]) -> Comparison:
     facts = opened(plan)
     prepare_workdir(given.out, "--out", (MARK, ".lock"))
     with lock(given.out, "--out"):
-        failed = run_all(trainings)
+        failed = {} if given.together is None else run_together(groups_of(plan, trainings, given.together), given.out)
+        failed |= run_all([training for training in trainings if training.cell.folder not in failed])
         return collect(config, plan, trainings, facts, failed)
 
 

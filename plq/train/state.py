@@ -65,7 +65,7 @@ def init_state(
     norm: bool,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, ...],
-    seed: int,
+    seed: int | Array,
 ) -> State:
     """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch.
 

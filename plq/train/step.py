@@ -29,7 +29,7 @@ class Task:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     label_smoothing: float
-    seed: int
+    seed: int | Array
 
     def network(self, state: State) -> nn.Module:
         """The expanded network at f of the state's step, or the plain one once the branch is gone."""
