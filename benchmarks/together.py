@@ -1,12 +1,11 @@
 """k trainings as one program against k programs one after another: time and memory of a step.
 
-    python benchmarks/together.py [--width 0.125] [--batch_size 128] [--lanes 2 6] [--repeats 5] [--steps 5]
+    python benchmarks/together.py [--width 0.125] [--batch_size 128] [--lanes 2 4] [--repeats 5] [--steps 5]
 
 The SVHN network on scikit-learn's digits, DoReFa 1/2, with its branch: half of the lanes with f = 1, half with f = 0,
 a seed for every two (as `plq.compare --together` runs them). Single and joint steps take turns in every repeat, so a
-slow moment of the machine hits both alike; figures are medians over repeats, ratios within a repeat. "map" is the same
-one program with its lanes one after another (`jax.lax.map`). Memory is XLA's own figure for the compiled step:
-arguments and temporaries; the single step holds one training at a time, so compare it with k = 1.
+slow moment of the machine hits both alike; figures are medians over repeats, ratios within a repeat. Memory is XLA's
+own figure for the compiled step, arguments and temporaries: of one training for "single", of all k for "together".
 """
 
 import argparse
@@ -33,16 +32,6 @@ def experiment(given: argparse.Namespace) -> Experiment:
     config.model.width, config.model.dropout, config.mesh.data = given.width, 0.0, 1
     config.factor.name, config.factor.value = "constant", 1.0
     return assemble(settings(config))
-
-
-def one_by_one(lanes: Lanes) -> Callable[..., Any]:
-    """The lanes' step without `vmap`: convolutions stay those of a single run."""
-
-    def step(states: Any, images: jax.Array, labels: jax.Array) -> Any:
-        run = lambda given: train_step(lanes._task(given[0], given[1]), *given[2:])
-        return jax.lax.map(run, (lanes.seeds, lanes.multipliers, states, images, labels))
-
-    return step
 
 
 @dataclasses.dataclass
@@ -79,7 +68,6 @@ def ways(run: Experiment, k: int) -> dict[str, Way]:
     return {
         "single": way(lambda *given: train_step(run.task, *given), state, images, labels),
         "together": way(lanes.step, *stacked),
-        "together, map": way(one_by_one(lanes), *stacked),
     }
 
 
@@ -87,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=float, default=0.125)
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--lanes", type=int, nargs="+", default=[2, 6])
+    parser.add_argument("--lanes", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5)
     given = parser.parse_args()

@@ -1,5 +1,6 @@
 """Train, evaluate, strip: ``python -m plq.main --config configs/X.py [--workdir DIR] [--config.field=value ...]``."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ def config_argument(argv: list[str]) -> str:
     """FILE[:ARGUMENT] of the last --config FILE[:ARGUMENT] or --config=FILE[:ARGUMENT]. Raises UserError."""
     given = [
         argument.split("=", 1)[1] if "=" in argument else following
-        for argument, following in zip(argv, [*argv[1:], ""], strict=True)
+        for argument, following in itertools.pairwise([*argv, ""])
         if argument.lstrip("-").split("=")[0] == "config"
     ]
     if not given:

@@ -14,6 +14,7 @@ ROOT = Path(plq.__file__).parent
 ROOMS = [
     "errors", "variables", "door", "data", "prepare", "quant", "layers", "models", "train", "checkpoint", "prune",
     "inference", "export", "report", "settings", "config", "experiment", "loop", "main", "evaluate", "predict",
+    "compare",
 ]  # fmt: skip
 
 

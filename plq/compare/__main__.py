@@ -59,6 +59,9 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--skip_illegal", action="store_true", help="leave illegal combinations out, naming them")
     given, rest = parser.parse_known_args(argv)
+    for option in ("together", "reestimate"):
+        if (getattr(given, option) or 0) < 0:
+            raise UserError(f"--{option} {getattr(given, option)}: allowed 0 or more")
     for argument in rest:
         if argument.split("=")[0] == "--workdir":
             raise UserError("--workdir: each training gets its own folder below --out")

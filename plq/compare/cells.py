@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from plq.compare.history import final_test
 from plq.compare.plan import Cell
@@ -53,6 +54,10 @@ class Training:
     def finish(self, **how: object) -> None:
         """Mark as done; ``how`` is kept with the mark."""
         write_text_atomic(self.folder / DONE, json.dumps(how) + "\n")
+
+    def how(self) -> dict[str, Any]:
+        """What `finish` kept: empty for a run of its own."""
+        return json.loads((self.folder / DONE).read_text())
 
 
 def require_same_configs(trainings: Sequence[Training]) -> None:

@@ -70,11 +70,15 @@ def parse_axis(text: str) -> Axis:
     return Axis(fields, values)
 
 
-def _require_variable(field: str) -> None:
-    legal = [name for name, value in fields_of(Settings().to_json()) if not isinstance(value, tuple)]
-    if field not in legal:
-        raise UserError(f"--vary {field}: unknown, or a list of numbers; {nearest(field, legal)}")
-    if field == "train.seed":
+def _require_variable(name: str) -> None:
+    section, _, field = name.partition(".")
+    legal = Settings().to_json()
+    if section not in legal:
+        raise UserError(f"--vary {name}: unknown section {section}; {nearest(section, legal)}")
+    single = [field for field, value in legal[section].items() if not isinstance(value, tuple)]
+    if field not in single:
+        raise UserError(f"--vary {name}: unknown, or a list of numbers; {nearest(field, single)}")
+    if name == "train.seed":
         raise UserError("--vary train.seed: seeds are counted by --seeds, from train.seed of the config on")
 
 
@@ -102,7 +106,7 @@ def make_plan(
         try:
             legal[label] = {variant: variant_settings(base, point, variant) for variant in variants}
         except UserError as error:
-            left_out.append(f"{label or 'the config'}: {error}")
+            left_out.append(f"{label}: {error}" if label else str(error))
     if left_out and not (skip_illegal and legal):
         how = f"; {len(left_out)} of {len(points)} combinations are illegal, --skip_illegal leaves them out"
         raise UserError(left_out[0] + (how if legal else ""))

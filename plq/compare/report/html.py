@@ -1,6 +1,6 @@
 """Pieces of HTML: tables, figures, foldable parts. All words are escaped here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -58,9 +58,9 @@ def code(words: str) -> str:
 
 
 def tiles(found: Iterable[tuple[str, str]]) -> str:
-    """Large figures, each with what it is."""
-    one = '<div class="tile"><b>{}</b><span>{}</span></div>'
-    inner = "".join(one.format(escape(value), escape(name)) for value, name in found)
+    """Large figures, each with what it is; what follows a space in a figure is smaller."""
+    one = '<div class="tile"><b>{} <small>{}</small></b><span>{}</span></div>'
+    inner = "".join(one.format(*map(escape, (*value.partition(" ")[::2], name))) for value, name in found)
     return f'<div class="tiles">{inner}</div>'
 
 
@@ -80,6 +80,12 @@ def _shaded(count: int, total: int, right: bool) -> str:
     shade = min(75.0, share * (0.6 if right else 2.0))
     style = f"background: color-mix(in srgb, {colour} {shade:.0f}%, transparent)"
     return f'<td style="{style}" title="{share:.1f} %">{count or "·"}</td>'
+
+
+def keys(classes: Mapping[str, str]) -> str:
+    """Names behind the colours of their CSS classes."""
+    inner = "".join(f'<span class="{css}"><i></i><b>{escape(name)}</b></span>' for css, name in classes.items())
+    return f'<p class="keys">{inner}</p>'
 
 
 def images(found: Iterable[tuple[str, str]]) -> str:

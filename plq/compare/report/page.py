@@ -71,7 +71,7 @@ def page(
     command: str,
 ) -> str:
     """The whole page."""
-    title = f"{' and '.join(NAMES[variant] for variant in found.variants)}: {found.config}"
+    title = f"{', '.join(NAMES[variant] for variant in found.variants)}: {found.config}"
     first = next(iter(found.points))
     points = [
         html.folded(
@@ -153,7 +153,7 @@ def _tiles(found: Mapping[str, Any]) -> str:
     for variant, pair in found["difference"].items():
         shown.append((difference(pair), f"{NAMES[variant]} minus plain, points [95 %]"))
     if found["convergence"]:
-        shown.append((reached(found["convergence"]), REACHED))
+        shown.append((reached(found["convergence"]).replace(" ", "\u00a0"), REACHED))
     return html.tiles(shown)
 
 
@@ -180,7 +180,7 @@ def _point(found: Comparison, label: str, probes: Probes, figures: list[Figure])
         html.figures(figures),
         "<h3>Seed by seed</h3>" + sections.seed_table(found.points[label]),
         sections.reestimated_table(probes),
-        html.folded("Time", sections.time_table(found.points[label])),
+        html.folded("Time", sections.time_table(found.points[label], wanted)),
         html.folded("Codes of weights and activations", sections.codes(probes)) if probes else "",
         html.folded("Mistakes", sections.mistakes(probes)) if probes else "",
         html.folded("Layers", sections.layers(facts.get("expanded", next(iter(facts.values()))))),

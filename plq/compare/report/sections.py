@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from plq.compare.cells import Training
 from plq.compare.opening import Facts
 from plq.compare.probe import Probe
 from plq.compare.report import html
@@ -64,13 +65,17 @@ def _epoch(time: float | None) -> str:
     return "never" if time is None else f"{time:.3g}"
 
 
-def time_table(found: Found) -> str:
+def time_table(found: Found, trainings: Iterable[Training]) -> str:
     """Seconds of a training and milliseconds of a step, each with its ratio to the plain network."""
     plain = found["time"].get("plain", {})
     header = ["", "training, s", "of plain", "step with branch, ms", "of plain", "step without, ms", "of plain"]
     rows = [[NAMES[variant], *_time_cells(times, plain)] for variant, times in found["time"].items()]
     note = "Medians. Of a step: between two reports with no evaluation or compilation between them. Nothing else may "
     note += "have run on the machine, or the times mean little. Training: compilation and evaluations included."
+    joint = [how for training in trainings if training.done and (how := training.how())]
+    if joint:
+        took = ", ".join(sorted({f"{how['seconds']:.0f} s" for how in joint}))
+        note = f"{len(joint)} trainings ran side by side in one program, which took {took}: none has a time of its own."
     return html.table(header, rows) + html.paragraph(note, "muted")
 
 
@@ -111,7 +116,9 @@ def codes(probes: Probes) -> str:
         inner = "".join(f"<div>{picture}</div>" for picture in pictures)
         parts.append(f'<h3>Codes of {what}</h3><div class="codes">{inner}</div>' if inner else "")
     note = "Share of each code, in stripped models of the first seed; activations on one batch of test images."
-    return "".join(parts) + html.paragraph(note, "muted") if any(parts) else ""
+    if not any(parts):
+        return ""
+    return html.keys({variant: NAMES[variant] for variant in first}) + "".join(parts) + html.paragraph(note, "muted")
 
 
 def _layer_codes(layer: str, what: str, probes: Mapping[str, Probe]) -> str:
@@ -176,4 +183,4 @@ def layers(facts: Facts) -> str:
 
 
 def commands(given: Iterable[Sequence[str]]) -> str:
-    return html.code("\n".join(shlex.join(command) for command in given))
+    return html.code("\n\n".join(shlex.join(command) for command in given))

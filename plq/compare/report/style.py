@@ -34,10 +34,11 @@ p { margin: 8px 0; max-width: 75ch; }
 .muted, figcaption { color: var(--muted); }
 .verdict { font-size: 1.08rem; }
 .warn { border-left: 4px solid var(--warn); padding: 6px 14px; background: var(--card); overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 18px 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); gap: 12px; margin: 18px 0; }
 .tile { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 12px 14px; }
-.tile b { display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
-.tile span { color: var(--muted); font-size: 0.85rem; }
+.tile b { display: block; font-size: 1.5rem; line-height: 1.3; white-space: nowrap; }
+.tile small { font-size: 0.85rem; font-weight: 400; color: var(--muted); }
+.tile span { display: block; color: var(--muted); font-size: 0.82rem; line-height: 1.35; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 22px; }
 figure { margin: 0; min-width: 0; }
 figure > b { display: block; margin-bottom: 2px; }
@@ -49,10 +50,11 @@ figcaption { font-size: 0.83rem; line-height: 1.4; margin-top: 2px; max-width: 6
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 12px 4px 0; text-align: left; border-bottom: 1px solid var(--grid); white-space: nowrap; }
 th { font-weight: 600; color: var(--muted); vertical-align: bottom; }
+thead th { white-space: normal; min-width: 7ch; line-height: 1.3; }
 td.n, th.n { text-align: right; }
 tr.total td { font-weight: 600; border-top: 1px solid var(--muted); }
 .confusion td, .confusion th { text-align: center; padding: 3px 6px; border: 1px solid var(--grid); min-width: 2.2em; }
-.confusion th { font-size: 0.78rem; }
+.confusion th { font-size: 0.78rem; white-space: nowrap; }
 .errors { display: flex; flex-wrap: wrap; gap: 10px; }
 .errors div { width: 84px; font-size: 0.75rem; line-height: 1.3; color: var(--muted); }
 .errors img { width: 84px; height: 84px; image-rendering: pixelated; border-radius: 4px; display: block; }
@@ -60,6 +62,8 @@ details { margin: 10px 0; }
 details.point { border: 1px solid var(--edge); border-radius: 10px; padding: 4px 16px; }
 summary { cursor: pointer; padding: 6px 0; font-weight: 600; }
 summary span { font-weight: 400; color: var(--muted); }
-pre { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 10px 12px; overflow-x: auto;
-  font: 0.8rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+.keys span { margin-right: 16px; } .keys i { display: inline-block; width: 14px; height: 4px; vertical-align: middle;
+  margin-right: 6px; background: currentColor; } .keys b { font-weight: 400; color: var(--ink); }
+pre { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 10px 12px;
+  white-space: pre-wrap; overflow-wrap: anywhere; font: 0.8rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
 """.strip()
