@@ -124,9 +124,8 @@ def _panel(name: str, places: list[Place], widths: list[float], y: tuple[float, 
         parts.append(axes.line(line, "published") if len(line) > 1 else "")
         parts += [circle(*axes.at(x, value), 3, f"published {css}", f"published: {value}") for x, value in line]
     for variant in NAMES:
-        parts.append(
-            _series(axes, variant, [(widths.index(p.width), p.final[variant]) for p in places if variant in p.final])
-        )
+        finals = [(widths.index(p.width), p.final[variant]) for p in places if variant in p.final]
+        parts.append(_series(axes, variant, finals) if finals else "")
     return "".join(parts)
 
 
