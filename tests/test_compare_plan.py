@@ -42,7 +42,7 @@ def test_a_grid_is_every_combination_for_every_seed():
     assert [cell.seed for cell in found.cells] == [7] * 8 + [8] * 8
     last = found.cells[-1]
     assert (last.settings.quant.weights, last.settings.model.width, last.settings.train.seed) == ("xnor", 0.1, 8)
-    assert last.folder == "cells/expanded_weights=xnor_width=0.1_8"
+    assert last.folder == "cells/expanded_weights=xnor_width=0.1_8" and found.cells[0].folder == "cells/plain_7"
 
 
 def test_fields_that_vary_together():

@@ -20,6 +20,7 @@ from plq.main import config_argument, parse
 from plq.report.workdir import lock, prepare_workdir, write_text_atomic
 
 MARK = "compare.json"
+OURS = (MARK, "cells", ".lock")
 USAGE = "python -m plq.compare --config FILE[:ARGUMENT] --out DIR [options] [--config.SECTION.FIELD=VALUE ...]"
 DESCRIPTION = """\
 Train the plain low-precision network and EXP-Net (and the float network, if asked for) of one config on one schedule,
@@ -33,6 +34,7 @@ def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = arguments("plq.compare", DESCRIPTION)
     parser.usage = USAGE
     parser.add_argument("--out", type=Path, required=True, help="the folder for everything")
+    parser.add_argument("--cells", type=Path, help="the folder for the trainings, which several comparisons can share")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from train.seed on (default: 3)")
     parser.add_argument("--variants", default="plain,expanded", help="plain, expanded, float (default: the first two)")
     parser.add_argument(
@@ -83,13 +85,15 @@ def compare(given: argparse.Namespace, rest: list[str]) -> Comparison:
     plan = make_plan(parse(rest)[0], axes, given.variants.split(","), given.seeds, given.skip_illegal)
     for line in plan.left_out:
         print(f"left out: {line}", file=sys.stderr)
-    config = config_argument(rest)
-    trainings = trainings_of(plan, config, given.out)
+    config, directory = config_argument(rest), given.cells or given.out
+    trainings = trainings_of(plan, config, directory)
     require_same_configs(trainings)
     facts = opened(plan)
-    prepare_workdir(given.out, "--out", (MARK, ".lock"))
-    with lock(given.out, "--out"):
-        failed = {} if given.together is None else run_together(groups_of(plan, trainings, given.together), given.out)
+    option = "--cells" if given.cells else "--out"
+    prepare_workdir(directory, option, OURS)
+    prepare_workdir(given.out, "--out", OURS)
+    with lock(directory, option):
+        failed = {} if given.together is None else run_together(groups_of(plan, trainings, given.together), directory)
         failed |= run_all([training for training in trainings if training.cell.folder not in failed])
         return collect(config, plan, trainings, facts, failed)
 
@@ -119,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     print(markdown(found.points, found.variants))
     print(f"report: {write_report(found, probes_of(found, given.reestimate), given.out, command)}")
     for folder, reason in found.failed.items():
-        print(f"failed: {given.out / folder}: {reason}", file=sys.stderr)
+        print(f"failed: {(given.cells or given.out) / folder}: {reason}", file=sys.stderr)
     sys.exit(1 if found.failed else 0)
 
 

@@ -68,7 +68,7 @@ def require_same_configs(trainings: Sequence[Training]) -> None:
         changed = differences(read_config(training.folder), training.cell.settings.to_json())
         if changed:
             found = f"{training.folder} holds a training with another config ({'; '.join(changed)})"
-            raise UserError(f"--out {training.directory}: {found}; choose another folder")
+            raise UserError(f"{found}; choose another folder than {training.directory}")
 
 
 def run_all(trainings: Sequence[Training]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from plq.compare.variants import VARIANTS
@@ -112,7 +111,7 @@ def make_plan(
         raise UserError(left_out[0] + (how if legal else ""))
     all_seeds = tuple(range(base.train.seed, base.train.seed + seeds))
     cells = [
-        _cell(label, points[label], variant, chosen, seed)
+        _cell(base, label, points[label], variant, chosen, seed)
         for seed in all_seeds
         for label, by_variant in legal.items()
         for variant, chosen in by_variant.items()
@@ -157,12 +156,14 @@ def variant_settings(base: Settings, point: Point, variant: str) -> Settings:
     return chosen
 
 
-def _cell(label: str, point: Point, variant: str, chosen: Settings, seed: int) -> Cell:
-    """The folder names only the varied fields that the variant leaves as they are."""
-    own = {field: value for field, value in point.items() if field not in VARIANTS[variant]}
-    name = "_".join([variant, *label_of(own).split(" ")] if own else [variant])
+def _cell(base: Settings, label: str, point: Point, variant: str, chosen: Settings, seed: int) -> Cell:
+    """The folder names the varied fields that are not the config's own, so that other grids find the training again;
+    those that the variant sets anyway are left out.
+    """
+    own = {name: value for name, value in point.items() if name not in VARIANTS[variant] and value != base.value(name)}
+    name = "_".join([variant, *label_of(own).split()]).replace("/", "-")
     seeded = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, seed=seed))
-    return Cell(label, variant, seed, seeded, str(Path("cells", f"{name.replace('/', '-')}_{seed}")))
+    return Cell(label, variant, seed, seeded, f"cells/{name}_{seed}")
 
 
 def changed_fields(bare: Settings, chosen: Settings) -> list[str]:

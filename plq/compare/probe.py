@@ -40,7 +40,7 @@ def probed(folder: Path, data: Data, seed: int, batches: int) -> Probe:
     """
     file = folder / PROBE
     kept: Probe = json.loads(file.read_text()) if file.exists() else {}
-    if kept.get("batches") == batches:
+    if kept and batches in (0, kept["batches"]):
         return kept
     found = {"batches": batches, **probe(inference.load(folder / "model"), data, seed, batches)}
     write_text_atomic(file, json.dumps(found) + "\n")

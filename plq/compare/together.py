@@ -96,6 +96,7 @@ class LaneRun:
         self.store = Store(self.workdir, keep_latest=2, keep_best=0)
         self.step, self.states, self.seconds = self._start()
         self.log = LaneLog(group.trainings, self.experiment, self.step)
+        self.finished = False
 
     @cached_property
     def lanes(self) -> Lanes:
@@ -201,13 +202,14 @@ class LaneRun:
             described["training"] = {**described["training"], "step": self.step, "test": self.log.tests[lane]}
             write_model(training.folder / "model", own, described)
             training.finish(together=len(self.seeds), seconds=self.seconds)
+        self.finished = True
         return self.log.failed
 
     def close(self) -> None:
-        """What is done needs its checkpoint no more."""
+        """What is finished needs its checkpoint no more."""
         self.log.close()
         self.store.close()
-        if all(training.done for training in self.group.trainings):
+        if self.finished:
             shutil.rmtree(self.workdir)
 
 

@@ -8,6 +8,7 @@ FIGURES = """
     --plain: #f0a35e; --expanded: #6fb0ff; --float: #9ccb74; --f: #c99bee; --warn: #ff8f8f; } }
 svg text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: var(--ink); }
 svg text.tick, svg text.name { fill: var(--muted); font-size: 11.5px; }
+svg text.name { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 svg text.strong { font-weight: 600; }
 .plain { color: var(--plain); } .expanded { color: var(--expanded); } .float { color: var(--float); }
 .f { color: var(--f); } .published { color: var(--muted); }
