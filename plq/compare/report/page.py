@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from plq.compare.comparison import Comparison
+from plq.compare.opening import Facts
 from plq.compare.report import html, sections
 from plq.compare.report.figures import Figure
 from plq.compare.report.overview import difference_figure, paper_figure
@@ -40,7 +41,7 @@ def write_report(found: Comparison, probes: Mapping[str, Probes], directory: Pat
     return directory / REPORT
 
 
-def _facts(found: Comparison, label: str) -> dict[str, Any]:
+def _facts(found: Comparison, label: str) -> dict[str, Facts]:
     return {variant: found.facts[label, variant] for variant in found.variants}
 
 
@@ -104,13 +105,20 @@ def page(
 
 
 def _setting(found: Comparison) -> str:
-    """Data, network, length and device in a line."""
-    cell = found.plan.cells[0]
-    facts, chosen = found.facts[cell.point, cell.variant], cell.settings
-    epochs = facts.total_steps / facts.epoch_steps
-    seeds = f"{found.plan.seeds[0]} to {found.plan.seeds[-1]}" if len(found.plan.seeds) > 1 else found.plan.seeds[0]
-    length = f"{epochs:g} epochs ({facts.total_steps:,} steps of {chosen.data.batch_size} images)"
-    return f"{chosen.data.name}, {chosen.model.name}, {length}; seeds {seeds}; {facts.device}"
+    """Data, network, length, seeds and device in a line; of what is varied all values."""
+    cells, seeds = found.plan.cells, found.plan.seeds
+    parts = [
+        " and ".join(dict.fromkeys(cell.settings.data.name for cell in cells)),
+        " and ".join(dict.fromkeys(cell.settings.model.name for cell in cells)),
+        " and ".join(dict.fromkeys(_length(found.facts[cell.point, cell.variant]) for cell in cells)),
+        f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}",
+        found.facts[cells[0].point, cells[0].variant].device,
+    ]
+    return "; ".join(parts)
+
+
+def _length(facts: Facts) -> str:
+    return f"{facts.total_steps / facts.epoch_steps:g} epochs of {facts.epoch_steps:,} steps"
 
 
 def verdict(points: Mapping[str, dict[str, Any]]) -> str:
@@ -135,7 +143,7 @@ def _verdict_on_all(sides: list[int]) -> str:
     above, below, unclear = (sides.count(side) for side in (1, -1, 0))
     return (
         f"By 95 % intervals that exclude 0, EXP-Net ends above the plain network in {above} of {len(sides)} cells and "
-        f"below it in {below}; in {unclear} the seeds show no difference."
+        f"below it in {below}; in {unclear} the seeds show no difference. Of such intervals one in twenty is wrong."
     )
 
 
