@@ -132,8 +132,9 @@ def branch_figure(seeds: BySeed, facts: Facts) -> Figure | None:
 
 
 def _layer_names(names: list[str]) -> str:
-    """In their colours, left to right; the first and the last alone where there are many."""
-    shown = names if len(names) <= 7 else [names[0], "to", names[-1]]
+    """In their colours, left to right; the first and the last alone where there is no room for all."""
+    fits = sum(12 + 7 * len(name) for name in names) < WIDTH - LEFT
+    shown = names if fits else [names[0], "to", names[-1]]
     parts, x = [], float(LEFT)
     for name in shown:
         place = names.index(name) / max(1, len(names) - 1) if name in names else None
@@ -145,4 +146,4 @@ def _layer_names(names: list[str]) -> str:
 
 def layer_colour(place: float) -> str:
     """From the first layer (0) to the last (1); readable on white and on black."""
-    return f"hsl({215 - 190 * place:.0f} 65% 50%)"
+    return f"hsl({200 + 150 * place:.0f} 65% 52%)"
