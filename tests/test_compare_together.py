@@ -1,6 +1,5 @@
 """Runs side by side in one program are what they are alone."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -112,10 +111,23 @@ def test_groups_hold_what_can_share_a_program(tmp_path):
 
 
 def test_sets_that_are_not_in_memory_are_refused(tmp_path):
-    from plq.compare.together import _in_memory
-    from plq.data.feed import RecordFeed
-
-    feed = RecordFeed(None, 8, 0, 64, "resized", True, 1, 0.0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="--together: data.crop=resized reads record by record"):
-        _in_memory(feed)
-    assert dataclasses.is_dataclass(feed)
+        groups_of(*planned(tmp_path, data__crop="resized", data__name="imagenette"))
+
+
+def test_what_does_not_fit_is_halved_and_a_failure_stops_nothing(tmp_path, monkeypatch):
+    """Room for two lanes at a time; the group with seed 2 breaks in another way."""
+    tried = []
+
+    def run(group, directory):
+        tried.append([training.cell.seed for training in group.trainings])
+        if len(group.trainings) > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+        if 2 in tried[-1]:
+            raise jax.errors.JaxRuntimeError("INTERNAL: broken\nmore")
+        return {}
+
+    monkeypatch.setattr("plq.compare.together._run", run)
+    failed = run_together(groups_of(*planned(tmp_path, seeds=4)), tmp_path)
+    assert tried == [[0, 0, 1, 1, 2, 2, 3, 3], [0, 0, 1, 1], [0, 0], [1, 1], [2, 2, 3, 3], [2, 2], [3, 3]]
+    assert failed == {f"cells/{variant}_2": "INTERNAL: broken" for variant in ("plain", "expanded")}

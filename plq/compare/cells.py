@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from plq.hosts.stop import noted
 from plq.report.workdir import write_text_atomic
 
 DONE = "done.json"
+COMPILED = "compiled"  # what one training compiles the others find here, unless the caller has a place for that
 POLL_SECONDS = 0.2
 
 
@@ -93,9 +95,11 @@ def run_all(trainings: Sequence[Training]) -> dict[str, str]:
 def _run(training: Training, title: str, received: list[int]) -> int:
     """Exit status of the training. A signal that was sent to us is handed on, once, so that it saves."""
     training.folder.parent.mkdir(parents=True, exist_ok=True)
+    environment = {"JAX_COMPILATION_CACHE_DIR": str((training.directory / COMPILED).resolve()), **os.environ}
     with training.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *training.command[1:]],
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -21,7 +21,7 @@ from plq.data.sets import default_splits
 from plq.experiment import all_logits, evaluation, open_feed
 from plq.inference import Model
 from plq.layers.activation import Activation
-from plq.layers.describe import quantized_layers
+from plq.layers.describe import layer_table, quantized_layers
 from plq.quant.base import FLOAT_BITS, Scales
 from plq.report.workdir import write_text_atomic
 from plq.settings import Data
@@ -103,9 +103,8 @@ def activation_codes(model: Model, images: np.ndarray) -> dict[str, list[float]]
         return counts
 
     counts = jax.device_get(jax.jit(counted)(model.variables, images))
-    order = list(quantized_layers(model.network, model.image_shape))
-    place = lambda path: order.index(path.removesuffix("/act") + "/conv")
-    return {path.removesuffix("/act"): _shares(counts[path]) for path in sorted(counts, key=place)}
+    names = [layer.name for layer in layer_table(model.network, model.image_shape)]
+    return {name: _shares(counts[f"{name}/act"]) for name in names if f"{name}/act" in counts}
 
 
 def _shares(counts: np.ndarray) -> list[float]:

@@ -5,7 +5,9 @@ folder gets what a run of its own would write, but for checkpoints and times: th
 """
 
 import dataclasses
+import itertools
 import shutil
+import sys
 import time
 import zlib
 from collections.abc import Sequence
@@ -53,7 +55,7 @@ class Group:
 def groups_of(plan: Plan, trainings: Sequence[Training], most: int = 0) -> list[Group]:
     """What is not done, the plain network together with EXP-Net of the same point; at most so many lanes, 0: any.
 
-    What began as a run of its own is left to go on as one.
+    What began as a run of its own is left to go on as one. Raises UserError for images that are not in memory.
     """
     begun = lambda training: (training.folder / "checkpoints").exists()
     waiting = {training.cell.folder: training for training in trainings if not training.done and not begun(training)}
@@ -63,6 +65,8 @@ def groups_of(plan: Plan, trainings: Sequence[Training], most: int = 0) -> list[
             programs.setdefault((cell.point, cell.variant == "float"), []).append(waiting.pop(cell.folder))
     size = lambda lanes: most or len(lanes)
     parts = [lanes[at : at + size(lanes)] for lanes in programs.values() for at in range(0, len(lanes), size(lanes))]
+    for training in itertools.chain(*parts):
+        _require_in_memory(training.cell.settings)
     return [_group(part) for part in parts]
 
 
@@ -73,16 +77,37 @@ def _group(trainings: Sequence[Training]) -> Group:
 
 
 def run_together(groups: Sequence[Group], directory: Path) -> dict[str, str]:
-    """Run all groups. Returns why, by folder, for the lanes that failed. Raises Stopped, and UserError."""
+    """Run all groups; what the device has no memory for as two halves. A group that fails does not stop the others.
+
+    Returns why, by folder, for the lanes that failed. Raises Stopped.
+    """
     failed: dict[str, str] = {}
-    for group in groups:
-        run = LaneRun(group, directory)
+    waiting = list(groups)
+    while waiting:
+        group = waiting.pop(0)
         try:
-            run.train()
-            failed |= run.finish()
-        finally:
-            run.close()
+            failed |= _run(group, directory)
+        except (UserError, jax.errors.JaxRuntimeError) as error:
+            if "RESOURCE_EXHAUSTED" in str(error) and len(group.trainings) > 1:
+                print(f"{len(group.trainings)} trainings do not fit into memory together", file=sys.stderr)
+                waiting = [*_halves(group), *waiting]
+            else:
+                failed |= {training.cell.folder: str(error).split("\n")[0] for training in group.trainings}
     return failed
+
+
+def _halves(group: Group) -> list[Group]:
+    middle = len(group.trainings) // 2
+    return [_group(part) for part in (group.trainings[:middle], group.trainings[middle:])]
+
+
+def _run(group: Group, directory: Path) -> dict[str, str]:
+    run = LaneRun(group, directory)
+    try:
+        run.train()
+        return run.finish()
+    finally:
+        run.close()
 
 
 class LaneRun:
@@ -213,7 +238,12 @@ class LaneRun:
             shutil.rmtree(self.workdir)
 
 
+def _require_in_memory(settings: Settings) -> None:
+    if settings.data.crop:
+        crop = f"data.crop={settings.data.crop}"
+        raise UserError(f"--together: {crop} reads record by record, allowed a set that is in memory")
+
+
 def _in_memory(feed: Feed) -> ArrayFeed:
-    if not isinstance(feed, ArrayFeed):
-        raise UserError(f"--together: data.crop={feed.crop} reads record by record, allowed a set that is in memory")
+    assert isinstance(feed, ArrayFeed)
     return feed
