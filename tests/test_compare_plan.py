@@ -1,13 +1,16 @@
 """The grid of a comparison: its cells, their settings and folders, and what is refused before anything runs."""
 
+import jax
 import pytest
 from runs import tiny_config
 
 from plq.command_line import read
 from plq.compare.__main__ import parse, trainings_of
 from plq.compare.plan import make_plan, parse_axis
+from plq.compare.variants import variant_of
 from plq.config import differences, settings
 from plq.errors import UserError
+from plq.layers.describe import variable_roles
 from plq.main import parse as parse_training
 from plq.settings import Settings
 
@@ -35,6 +38,16 @@ def test_float_is_plain_in_32_bits_with_the_same_nonlinearity():
     assert quant.activations == "abs"
     changed = differences(plain.settings.to_json(), float_.settings.to_json())
     assert all(line.startswith("quant.") for line in changed)
+
+
+@pytest.mark.parametrize("activations", ["pact", "lsq", "lsq_plus", "apot"])
+def test_every_cell_is_the_variant_that_it_says(activations):
+    """Also with quantizers that learn: in 32 bits nothing of them is left to learn."""
+    fields = {"quant__weights": "lsq", "quant__activations": activations, "quant__granularity": "channel"}
+    cells = plan(variants=("plain", "expanded", "float"), **fields, quant__activation_bits=4).cells
+    assert [variant_of(cell.settings) for cell in cells] == ["plain", "expanded", "float"]
+    roles = variable_roles(cells[2].settings.architecture(10).plain(), (40, 40, 1))
+    assert "quantizer" not in jax.tree.leaves(roles)
 
 
 def test_a_grid_is_every_combination_for_every_seed():

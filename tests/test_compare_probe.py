@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from plq.data.augment import normalize
 from plq.data.feed import ArrayFeed
 from plq.data.sets import Split
 from plq.inference import Model
+from plq.layers.kit import Precision
+from plq.models.registry import NETWORKS, Architecture
+from plq.models.resnet import ResNet
 
 NAMES = tuple("0123456789")
 
@@ -46,6 +50,23 @@ def test_activation_codes_are_counted_by_layer(model):
     levels = np.asarray(seen["intermediates"]["conv2"]["act"]["__call__"][0])
     np.testing.assert_allclose(found["conv2"], [(np.round(3 * levels) == code).mean() for code in range(4)], atol=1e-6)
     assert all(sum(shares) == pytest.approx(1, abs=1e-5) for shares in found.values())
+
+
+def test_codes_of_networks_with_entries_and_learned_scales(monkeypatch):
+    """Pre-activation: the activations stand before the convolutions; shares are of codes that exist."""
+    monkeypatch.setitem(NETWORKS, "resnet20", partial(ResNet, stages=(1, 1), small_images=True))
+    precision = Precision("lsq", 3, "lsq_plus", 2, last_bits=4)
+    network = Architecture("resnet20", 10, precision, 0.25, 0.0, block="pre").plain()
+    images = digit_images(16)
+    model = Model(network, used_variables(network, images), IMAGE_SHAPE, (0.0,), (256.0,), NAMES, "square", {})
+    activations, weights = activation_codes(model, images), weight_codes(model)
+    assert [name for name in activations if "entry" in name] == ["stage1_block1_entry", "stage2_block1_entry"]
+    assert {len(shares) for shares in activations.values()} == {4}
+    assert {name: len(shares) for name, shares in weights.items() if name == "dense" or "conv2" in name} == {
+        "stage1_block1_conv2": 8, "stage2_block1_conv2": 8, "dense": 16,
+    }  # fmt: skip
+    for shares in (*activations.values(), *weights.values()):
+        assert sum(shares) == pytest.approx(1, abs=1e-5) and np.count_nonzero(shares) > 1
 
 
 def test_confusion_and_the_surest_mistakes():

@@ -93,3 +93,17 @@ def test_another_config_or_a_busy_folder_is_refused(finished, monkeypatch):
         main([*arguments, "--config.data.pad=1"])
     with lock(out), pytest.raises(UserError, match=f"--out {out}: another run is using it"):
         main(arguments)
+
+
+def test_a_single_training_has_a_report(finished, monkeypatch, capsys):
+    from plq.compare.report.__main__ import main
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    workdir = finished[0] / "cells" / "expanded_0"
+    main(["--workdir", str(workdir)])
+    assert capsys.readouterr().out == f"report: {workdir / 'report.html'}\n"
+    page = (workdir / "report.html").read_text()
+    assert "EXP-Net: " in page and "One network: nothing is compared." in page and "Codes of weights" in page
+    assert (workdir / "figures" / "accuracy.svg").exists()
+    with pytest.raises(UserError, match="config.json: cannot be read"):
+        main(["--workdir", str(workdir.parent)])

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from functools import partial
 
 import jax
 import numpy as np
@@ -16,6 +17,9 @@ from plq.compare.plan import make_plan, parse_axis
 from plq.compare.together import LaneRun, groups_of, run_together
 from plq.config import settings
 from plq.errors import UserError
+from plq.experiment import assemble
+from plq.models.registry import NETWORKS
+from plq.models.resnet import ResNet
 from plq.train.lanes import Lanes
 from plq.variables import ancillary_leaves, leaf_path
 
@@ -82,19 +86,37 @@ def test_f_and_the_branch_are_each_lanes_own(trainings):
         assert training.done and training.how()["together"] == 2
 
 
-def test_one_bit_steps_agree_before_rounding_can_tell():
-    """The first step of a 1-bit network, as one lane of two: its loss and all its weights."""
-    experiment = tiny(optimizer__name="sgd", mesh__data=1)
-    lanes = Lanes(experiment.task, np.zeros(2, np.int32), np.asarray([0, 1], np.float32))
-    state, batch = experiment.initial_state(), experiment.batch(0)
+LEARNED = {"quant__weights": "lsq", "quant__activations": "lsq_plus", "quant__weight_bits": 2, "quant__last_bits": 4}
+OTHERS = {"quant__weights": "sawb", "quant__activations": "pact", "quant__weight_bits": 2, "expansion__merge": "concat"}
+FIRST_STEPS = {
+    "one bit": {},
+    "learned, calibrated scales, pre-activation": {**LEARNED, "model__name": "resnet20", "model__block": "pre"},
+    "bireal, layer by layer": {**OTHERS, "model__name": "resnet20", "model__block": "bireal", "factor__order": "front"},
+}
+
+
+@pytest.mark.parametrize("name", FIRST_STEPS)
+def test_first_steps_agree_before_rounding_can_tell(name, monkeypatch):
+    """The first step of each variant, as one lane of two and as a run of its own: loss and all kept weights."""
+    monkeypatch.setitem(NETWORKS, "resnet20", partial(ResNet, stages=(1, 1), small_images=True))
+    fields = {**FIRST_STEPS[name], "optimizer__name": "sgd", "data__image_size": 32, "model__width": 0.25}
+    fields |= {"mesh__data": 1, "data__batch_size": 16, "model__dropout": 0.0}
+    if "model__name" not in fields:
+        fields |= {"data__image_size": 40, "model__width": 0.05}
+    cells = planned(None, **fields)[0].cells
+    plain, expanded = (assemble(cell.settings) for cell in cells)
+    lanes = Lanes(expanded.task, np.zeros(2, np.int32), np.asarray([0, 1], np.float32))
     stack = lambda tree: jax.tree.map(lambda leaf: np.stack([leaf] * 2), jax.device_get(tree))
-    states = jax.jit(lanes.step)(stack(state), *stack(batch))
-    own = experiment.step(state, *batch)
-    plain_loss, loss = states.tally.loss
-    assert float(loss) == pytest.approx(float(own.tally.loss), rel=1e-5) and abs(float(plain_loss - loss)) > 1e-2
-    mine = {leaf_path(path): leaf[1] for path, leaf in jax.tree_util.tree_leaves_with_path(states.weights)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(own.weights):
-        np.testing.assert_allclose(mine[leaf_path(path)], leaf, atol=2e-4, err_msg=leaf_path(path))
+    states = jax.jit(lanes.step)(*stack((expanded.initial_state(), *expanded.batch(0))))
+    losses = []
+    for lane, alone in enumerate((plain, expanded)):
+        own = alone.step(alone.initial_state(), *alone.batch(0))
+        losses.append(float(own.tally.loss))
+        assert float(states.tally.loss[lane]) == pytest.approx(losses[-1], rel=1e-5)
+        mine = {leaf_path(path): leaf[lane] for path, leaf in jax.tree_util.tree_leaves_with_path(states.weights)}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(own.weights):
+            np.testing.assert_allclose(mine[leaf_path(path)], leaf, rtol=1e-3, atol=2e-4, err_msg=leaf_path(path))
+    assert abs(losses[0] - losses[1]) > 1e-2
 
 
 def test_groups_hold_what_can_share_a_program(tmp_path):

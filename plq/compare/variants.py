@@ -23,3 +23,10 @@ FLOAT = {
 # The fields that a variant sets; the others are the config's. ``plain`` is EXP-Net with f = 0 throughout; ``float``
 # is ``plain`` in 32 bits, its activations being the non-linearity of the quantized ones.
 VARIANTS: dict[str, dict[str, Any]] = {"plain": PLAIN, "expanded": {}, "float": FLOAT}
+
+
+def variant_of(chosen: Settings) -> str:
+    """Which of the variants a training is."""
+    if chosen.factor.over(1).zero_from != 0:
+        return "expanded"
+    return "float" if {getattr(chosen.quant, field) for field in BITS} == {FLOAT_BITS} else "plain"

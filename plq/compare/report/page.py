@@ -17,6 +17,7 @@ from plq.compare.variants import NAMES
 from plq.report.workdir import write_text_atomic
 
 REPORT = "report.html"
+ALONE = "One network: nothing is compared."
 REACHED = "epochs to plain's final accuracy: plain, EXP-Net, EXP-Net at f = 0 (medians)"
 HOW = (
     "All variants of a pair have the same schedule, data order, augmentation and seed, and start from the same kept "
@@ -87,7 +88,7 @@ def page(
     body = [
         f"<h1>{escape(title)}</h1>",
         html.paragraph(_setting(found), "muted"),
-        html.paragraph(verdict(found.points), "verdict"),
+        html.paragraph(verdict(found.points) if len(found.variants) > 1 else ALONE, "verdict"),
         *(html.paragraph(f"Failed: {folder}: {reason}", "warn") for folder, reason in found.failed.items()),
         *(html.paragraph(f"Left out: {line}", "warn") for line in found.plan.left_out),
         _tiles(found.points[first]) if len(found.points) == 1 else "",
@@ -96,7 +97,7 @@ def page(
         "<h2>In detail</h2>",
         *points,
         "<h2>How this was made</h2>",
-        *(html.paragraph(words) for words in HOW),
+        *(html.paragraph(words) for words in HOW if len(found.variants) > 1),
         html.code(command),
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
