@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags
 
 from plq.command_line import Command, read
-from plq.compare.cells import Stopped, Training, require_same_configs, run_all
+from plq.compare.cells import Stopped, Training, require_same_configs, run_all, share_compiled
 from plq.compare.comparison import Comparison, collect
 from plq.compare.opening import opened
 from plq.compare.plan import Plan, changed_fields, make_plan, parse_axis
@@ -117,6 +117,7 @@ def compare(given: Given) -> Comparison:
     facts = opened(plan)
     prepare_workdir(directory, option, OURS)
     prepare_workdir(given.out, "--out", OURS)
+    share_compiled(directory)
     with lock(directory, option):
         failed = {} if given.together == 1 else run_together(groups_of(plan, trainings, given.together), directory)
         failed |= run_all([training for training in trainings if training.cell.folder not in failed])

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from plq.compare.history import final_test
 from plq.compare.plan import Cell
 from plq.config import differences, read_config
@@ -20,7 +22,7 @@ from plq.hosts.stop import noted
 from plq.report.workdir import write_text_atomic
 
 DONE = "done.json"
-COMPILED = "compiled"  # what one training compiles the others find here, unless the caller has a place for that
+COMPILED = "compiled"
 POLL_SECONDS = 0.2
 
 
@@ -62,6 +64,12 @@ class Training:
         return json.loads((self.folder / DONE).read_text())
 
 
+def share_compiled(directory: Path) -> None:
+    """What one training compiles the others find, and this process, unless the caller has set another place for it."""
+    place = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str((directory / COMPILED).resolve()))
+    jax.config.update("jax_compilation_cache_dir", place or None)
+
+
 def require_same_configs(trainings: Sequence[Training]) -> None:
     """Raise UserError if a folder holds a training that computes something else than the cell would."""
     for training in trainings:
@@ -95,11 +103,9 @@ def run_all(trainings: Sequence[Training]) -> dict[str, str]:
 def _run(training: Training, title: str, received: list[int]) -> int:
     """Exit status of the training. A signal that was sent to us is handed on, once, so that it saves."""
     training.folder.parent.mkdir(parents=True, exist_ok=True)
-    environment = {"JAX_COMPILATION_CACHE_DIR": str((training.directory / COMPILED).resolve()), **os.environ}
     with training.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *training.command[1:]],
-            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
