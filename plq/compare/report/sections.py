@@ -46,9 +46,13 @@ def seed_table(found: Found) -> str:
     header += ["before f = 0, %", "lowest after, %", "recovered after, epochs"] if found["removal"] else []
     seeds = sorted({seed for final in finals.values() for seed in final["by_seed"]})
     rows = [_seed_row(seed, found) for seed in seeds]
-    total: list[Any] = ["mean", *(spread(final) for final in finals.values()), *([difference(pair)] if pair else [])]
+    total: list[Any] = [
+        "mean; median" if times else "mean",
+        *(spread(final) for final in finals.values()),
+        *([difference(pair)] if pair else []),
+    ]
     if times:
-        total += [_epoch(time) + " (median)" for time in times["median"].values()]
+        total += [_epoch(time) for time in times["median"].values()]
     return html.table(header, rows, [*total, *[""] * (len(header) - len(total))])
 
 

@@ -37,8 +37,8 @@ p { margin: 8px 0; max-width: 75ch; }
 .warn { border-left: 4px solid var(--warn); padding: 6px 14px; background: var(--card); overflow-wrap: anywhere; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); gap: 12px; margin: 18px 0; }
 .tile { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 12px 14px; }
-.tile b { display: block; font-size: 1.5rem; line-height: 1.3; white-space: nowrap; }
-.tile small { font-size: 0.85rem; font-weight: 400; color: var(--muted); }
+.tile b { display: block; font-size: 1.5rem; line-height: 1.3; }
+.tile small { font-size: 0.85rem; font-weight: 400; color: var(--muted); white-space: nowrap; }
 .tile span { display: block; color: var(--muted); font-size: 0.82rem; line-height: 1.35; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 22px; }
 figure { margin: 0; min-width: 0; }
@@ -49,7 +49,7 @@ figcaption { font-size: 0.83rem; line-height: 1.4; margin-top: 2px; max-width: 6
 .codes svg { width: 100%; height: auto; }
 .wide { overflow-x: auto; margin: 8px 0; }
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 12px 4px 0; text-align: left; border-bottom: 1px solid var(--grid); white-space: nowrap; }
+th, td { padding: 4px 10px 4px 0; text-align: left; border-bottom: 1px solid var(--grid); white-space: nowrap; }
 th { font-weight: 600; color: var(--muted); vertical-align: bottom; }
 thead th { white-space: normal; min-width: 7ch; line-height: 1.3; }
 td.n, th.n { text-align: right; }
