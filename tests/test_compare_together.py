@@ -54,6 +54,7 @@ def trainings(tmp_path_factory):
     with pytest.raises(Stopped):
         stopped.train()
     stopped.close()
+    assert stopped._advanced._cache_size() == 1  # compiled once, before and after a report
     again = LaneRun(group, directory)
     assert again.step == 4 and ancillary_leaves(again.states) == ancillary_leaves(stopped.states)
     again.close()

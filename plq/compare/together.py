@@ -32,6 +32,7 @@ from plq.experiment import Experiment, assemble, evaluation
 from plq.hosts.stop import noted
 from plq.settings import MeshShape, Settings
 from plq.train.lanes import Lanes
+from plq.train.mesh import replicated
 from plq.train.state import State, Tally
 from plq.variables import KEPT
 
@@ -136,7 +137,7 @@ class LaneRun:
             chosen = order[:, position]
             return self.lanes.step(states, images[chosen], labels[chosen])
 
-        return jax.jit(advanced, donate_argnums=(0,))
+        return jax.jit(advanced, donate_argnums=(0,), out_shardings=self._everywhere)
 
     @cached_property
     def _logits(self) -> Any:
@@ -152,7 +153,16 @@ class LaneRun:
         if found is not None:
             return found[0], found[1], found[2]["seconds"]
         states = [self._of_seed(seed).initial_state() for seed in self.seeds]
-        return 0, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), 0.0
+        return 0, self._stacked(states), 0.0
+
+    @property
+    def _everywhere(self) -> jax.sharding.Sharding:
+        """Where all states lie, always: another place would be another program."""
+        return replicated(self.experiment.mesh)
+
+    def _stacked(self, trees: Sequence[Any]) -> Any:
+        """One tree of a lane each -> one of all lanes."""
+        return jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees), self._everywhere)
 
     def _of_seed(self, seed: int) -> Experiment:
         settings = self.experiment.settings
@@ -198,8 +208,8 @@ class LaneRun:
         """Reports and evaluations, when a run of its own would write them."""
         if self._due(self.experiment.settings.report.every_steps):
             self.log.train(self.step, jax.device_get(self.states.tally))
-            fresh = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(self.seeds)), Tally.zero())
-            self.states = dataclasses.replace(self.states, tally=fresh)
+            fresh = [Tally.zero() for _ in self.seeds]
+            self.states = dataclasses.replace(self.states, tally=self._stacked(fresh))
         if self._due(self.experiment.epoch_steps):
             self.log.test(self.step, self.evaluate())
             if self.states.expanded and self.experiment.settings.report.branch:
