@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -72,7 +73,8 @@ def rows_of(settings: Settings, image_shape: Shape, num_classes: int) -> list[Ro
     architecture = settings.architecture(num_classes)
     plain = architecture.plain()
     starts_plain = settings.expansion.leave and settings.factor.over(1).zero_from == 0
-    start = plain if starts_plain else architecture.expanded(settings.expansion.merge, 1.0)
+    expansion = settings.expansion
+    start = plain if starts_plain else architecture.expanded(expansion.merge, 1.0, expansion.norm)
     training = {layer.name: layer for layer in layer_table(start, image_shape)}
     rows = []
     for cost in cost_table(plain, image_shape):
@@ -97,7 +99,7 @@ def rows_of(settings: Settings, image_shape: Shape, num_classes: int) -> list[Ro
     return rows
 
 
-def totals(rows: list[Row]) -> dict[str, int]:
+def totals(rows: Sequence[Row]) -> dict[str, int]:
     return {name: sum(getattr(row, name) for row in rows) for name in SUMMED}
 
 
@@ -128,9 +130,11 @@ def _of_set(data: Data) -> tuple[Shape, int]:
     return (height or 0, width or 0, channels), len(prepared.class_names(builder))
 
 
-def print_table(rows: list[Row]) -> None:
-    header = ["layer", "kind", "W", "in", "out", "output", "parameters"]
-    header += ["training", "float32", "deployed", "MACs", "BOPs"]
+HEADER = ["layer", "kind", "W", "in", "out", "output", "parameters", "training", "float32", "deployed", "MACs", "BOPs"]
+
+
+def cells_of(rows: Sequence[Row]) -> list[list[Any]]:
+    """A line of the table for each layer, under `HEADER`, and one of totals."""
     names = ("parameters", *BYTES, "macs", "bit_operations")
     cells: list[list[Any]] = [
         [
@@ -145,7 +149,13 @@ def print_table(rows: list[Row]) -> None:
         for row in rows
     ]
     total = totals(rows)
-    print(format_table(header, cells, ["total", "", "", "", "", "", *(total[name] for name in names)]))
+    return [*cells, ["total", "", "", "", "", "", *(total[name] for name in names)]]
+
+
+def print_table(rows: list[Row]) -> None:
+    *cells, last = cells_of(rows)
+    print(format_table(HEADER, cells, last))
+    total = totals(rows)
     sizes = (human_bytes(total[name]) for name in BYTES)
     print("variables: {} in training, {} in float32, {} deployed with packed weights".format(*sizes))
     print(f"per image: {total['macs']:,} multiply-accumulates, {total['bit_operations']:,} bit operations")

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
@@ -20,10 +21,12 @@ from plq.data.sets import SetInfo, default_splits, describe, load_split
 from plq.data.source import RecordSource
 from plq.data.stream import one_ahead
 from plq.errors import UserError
-from plq.layers.describe import Layer, layer_table, variable_roles
+from plq.layers.describe import Layer, expanded_layers, layer_table, variable_roles
 from plq.prune import drop_ancillary
 from plq.settings import Data, Settings
+from plq.train.branch import branch_shares
 from plq.train.calibrate import calibrated
+from plq.train.factor import Factor
 from plq.train.mesh import batch_sharding, join_rows, make_mesh, place, replicated, require_split, state_shardings
 from plq.train.optimizer import learning_rate, make_optimizer
 from plq.train.state import State, Tally, init_state
@@ -70,26 +73,35 @@ class Experiment:
     def task(self) -> Task:
         settings, data = self.settings, self.settings.data
         architecture = settings.architecture(len(self.info.class_names))
-        roles = variable_roles(architecture.expanded(settings.expansion.merge, 1.0), self.image_shape)
+        expansion = settings.expansion
+        network = architecture.expanded(expansion.merge, 1.0, expansion.norm)
         return Task(
             architecture=architecture,
-            merge=settings.expansion.merge,
-            factor=settings.factor.over(self.total_steps),
-            optimizer=make_optimizer(settings.optimizer, self.total_steps, roles),
+            merge=expansion.merge,
+            factor=self._factor(network),
+            optimizer=make_optimizer(settings.optimizer, self.total_steps, variable_roles(network, self.image_shape)),
             augmentation=Augmentation(data.pad, data.flip and not data.crop, data.brightness, data.contrast),
             mean=data.mean,
             std=data.std,
             label_smoothing=settings.train.label_smoothing,
             seed=settings.train.seed,
             accumulate=settings.train.accumulate,
+            norm=expansion.norm,
         )
+
+    def _factor(self, network: nn.Module) -> Factor:
+        """f over this run; it knows the expanded layers of the network where each has its own."""
+        factor = self.settings.factor.over(self.total_steps)
+        if factor.order == "together":
+            return factor
+        return dataclasses.replace(factor, layers=expanded_layers(network, self.image_shape))
 
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the network as it starts: with its branches, unless f is 0 from the beginning."""
         architecture = self.task.architecture
         starts_plain = self._gone(0)
-        network = architecture.plain() if starts_plain else architecture.expanded(self.task.merge, 1.0)
+        network = architecture.plain() if starts_plain else architecture.expanded(self.task.merge, 1.0, self.task.norm)
         return layer_table(network, self.image_shape)
 
     @cached_property
@@ -116,6 +128,12 @@ class Experiment:
     def gather(self) -> Callable[[Any], Any]:
         """Compiled: arrays on the mesh -> the same, all of each on every device."""
         return jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))
+
+    @cached_property
+    def branch_shares(self) -> Callable[[State, Any], dict[str, jax.Array]]:
+        """Compiled: (state, uint8 images of one batch) -> what the branch carries of each layer's output."""
+        function = lambda state, images: branch_shares(self.task, self.whole(state), images)
+        return jax.jit(function, in_shardings=(None, self.sharding), out_shardings=replicated(self.mesh))
 
     def initial_state(self) -> State:
         """The state of step 0, on the mesh: fresh or inherited weights, and scales calibrated on the first batch.
@@ -163,7 +181,7 @@ class Experiment:
 
     def _init(self) -> State:
         task = self.task
-        return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed)
+        return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed, task.norm)
 
     def _gone(self, step: int) -> bool:
         zero_from = self.task.factor.zero_from

@@ -116,6 +116,9 @@ class Run:
         self._require_finite(int(self.state.tally.broken_step))
         self.test = self.experiment.evaluate(self.state)
         self.log.test(self.step, {**self.test, "factor": self._factor()})
+        if self.experiment.settings.report.branch and self.state.expanded:
+            shares = self.experiment.branch_shares(self.state, self.experiment.test_batch())
+            self.log.branch(self.step, jax.device_get(shares))
 
     def _factor(self) -> float:
         """f of the state in hand: what its next step would use."""

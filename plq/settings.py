@@ -70,6 +70,7 @@ class Expansion:
 
     merge: str = "add"  # add, subtract, concat
     leave: bool = True  # when f reaches 0 go on without the branch; False: carry it to the end
+    norm: bool = True  # batch norm of the branch
 
     def check(self) -> None:
         if self.merge not in MERGES:
@@ -86,6 +87,7 @@ class Decay:
     cutoff: float = 0.001  # staircase: 0 once f would be this or less
     power: float = 2.0  # polynomial
     value: float = 0.0  # constant; 0 is the plain low-precision network
+    order: str = "together"  # of the layers: together, or one after another from the front or the back
 
     def check(self) -> None:
         if not 0 < self.end <= 1:
@@ -95,7 +97,7 @@ class Decay:
     def over(self, total_steps: int) -> Factor:
         """The factor for a run of this many steps."""
         steps = max(1, round(self.end * total_steps))
-        return Factor(self.name, steps, self.rate, self.cutoff, self.power, self.value)
+        return Factor(self.name, steps, self.rate, self.cutoff, self.power, self.value, self.order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Report:
 
     every_steps: int = 50
     tensorboard: bool = True
+    branch: bool = False  # at each evaluation, the share of each layer's output that the branch carries
 
     def check(self) -> None:
         if self.every_steps < 1:
@@ -212,6 +215,7 @@ APPLIES: dict[str, Callable[[Settings], bool]] = {
     "factor.cutoff": lambda settings: settings.factor.name == "staircase",
     "factor.power": lambda settings: settings.factor.name == "polynomial",
     "factor.value": lambda settings: settings.factor.name == "constant",
+    "factor.order": lambda settings: settings.factor.name != "constant",
     "optimizer.beta2": lambda settings: settings.optimizer.name == "adam",
     "optimizer.epsilon": lambda settings: settings.optimizer.name == "adam",
     "optimizer.nesterov": lambda settings: settings.optimizer.momentum > 0,

@@ -80,3 +80,24 @@ def test_traced_and_plain_steps_agree():
 def test_illegal_values_are_named(field, value):
     with pytest.raises(UserError, match="factor."):
         Factor(**{"name": "cosine", "decay_steps": 10, field: value})
+
+
+@pytest.mark.parametrize("name", DECAYING)
+@pytest.mark.parametrize("order", ["front", "back"])
+def test_layers_one_after_another(name, order):
+    """Each decays as the whole would, in its third of the time; all are 0 where f is; f is their mean."""
+    layers, length = ("first", "second", "third"), 300
+    factor, alone = Factor(name, length, order=order, layers=layers), Factor(name, length)
+    turns = {layer: turn for turn, layer in enumerate(layers if order == "front" else layers[::-1])}
+    for step in (0, 40, 99, 100, 150, 250, 299):
+        found = factor.by_layer(step)
+        for layer, turn in turns.items():
+            assert float(found[layer]) == float(alone(min(max(3 * step - turn * length, 0), length)))
+        assert float(factor(step)) == pytest.approx(np.mean(list(found.values())))
+        assert float(factor(step)) > 0
+    assert all(float(value) == 0 for value in factor.by_layer(length).values()) and factor.zero_from == length
+
+
+def test_an_order_is_checked():
+    with pytest.raises(UserError, match="factor.order=forward: unknown; allowed: together, front, back"):
+        Factor("cosine", 5, order="forward")

@@ -11,6 +11,31 @@ from jax.experimental.multihost_utils import reached_preemption_sync_point
 
 
 @contextlib.contextmanager
+def noted(
+    kinds: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT), then: Callable[[], object] = lambda: None
+) -> Iterator[list[int]]:
+    """The signals of these kinds that come, to be acted on between two steps; a second one of a kind acts at once.
+
+    ``then`` is called at each.
+    """
+    received: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        received.append(signum)
+        signal.signal(signum, before[signum])
+        then()
+
+    before: dict[int, Any] = {kind: signal.getsignal(kind) for kind in kinds}
+    for kind in kinds:
+        signal.signal(kind, note)
+    try:
+        yield received
+    finally:
+        for kind in kinds:
+            signal.signal(kind, before[kind])
+
+
+@contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[int], int]]:
     """A function, to be called after every step: the signal to stop for now, 0 for none.
 
@@ -18,24 +43,9 @@ def stop_requests() -> Iterator[Callable[[int], int]]:
     where there is one process. With several, JAX hears SIGTERM at any of them (also outside of this context) and
     chooses the step.
     """
-    received: list[int] = []
-    several = jax.process_count() > 1
-    kinds = (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT)
-
-    def note(signum: int, frame: Any) -> None:
-        received.append(signum)
-        signal.signal(signum, before[signum])
-        if several:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def agreed(step: int) -> int:
-        return signal.SIGTERM if reached_preemption_sync_point(step) else 0
-
-    before: dict[int, Any] = {kind: signal.getsignal(kind) for kind in kinds}
-    for kind in kinds:
-        signal.signal(kind, note)
-    try:
-        yield agreed if several else lambda step: received[0] if received else 0
-    finally:
-        for kind in kinds:
-            signal.signal(kind, before[kind])
+    if jax.process_count() == 1:
+        with noted() as received:
+            yield lambda step: received[0] if received else 0
+        return
+    with noted((signal.SIGINT,), lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        yield lambda step: signal.SIGTERM if reached_preemption_sync_point(step) else 0

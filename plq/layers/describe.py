@@ -103,6 +103,13 @@ def quantized_layers(network: nn.Module, image_shape: tuple[int, ...]) -> dict[s
     return {"/".join(path): m.weights for path, (m, _) in modules.items() if isinstance(m, QuantConv)}
 
 
+def expanded_layers(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the units that have a branch, in the order in which data passes them."""
+    shapes, modules = _run(network, image_shape)
+    kernels = {key[1:-2] for key in flatten_dict(shapes) if key[0] == "ancillary" and key[-2] == "ancillary_conv"}
+    return tuple("/".join(path) for path in modules if path in kernels)
+
+
 def layer_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
     """One row per `Unit` or `Entry` of the network, in the order in which data passes them."""
     shapes, modules = _run(network, image_shape)

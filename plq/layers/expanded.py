@@ -90,18 +90,20 @@ class ExpandedUnit(nn.Module):
 
     The kept variables have the names they have in the plain unit. ``factor`` is f, a scalar in [0, 1], traced
     or not. At f = 0 the output is that of ``low`` bit for bit (concat: with zeros beside it) and the ancillary
-    parameters get a zero gradient. Output: an array like ``low``'s, or a `Concat` of two.
-    Input: an array, a `Concat`, or a `Fork` of them.
+    parameters get a zero gradient. Output: an array like ``low``'s, or a `Concat` of two. ``use_norm`` False leaves
+    BN_anc out. Input: an array, a `Concat`, or a `Fork` of them.
     """
 
     low: Unit
     merge: str
     factor: Array | float
+    use_norm: bool = True
 
     def setup(self):
         nn.share_scope(self, self.low)
         self.ancillary_conv = AncillaryConv(**self.low.conv_arguments())
-        self.ancillary_norm = AncillaryNorm(momentum=self.low.momentum, epsilon=self.low.epsilon)
+        if self.use_norm:
+            self.ancillary_norm = AncillaryNorm(momentum=self.low.momentum, epsilon=self.low.epsilon)
 
     def __call__(self, x: Any, train: bool, residual: Any = None) -> Any:
         fork = x if isinstance(x, Fork) else Fork(x, x)
@@ -112,7 +114,9 @@ class ExpandedUnit(nn.Module):
         return low - ancillary if self.merge == "subtract" else low + ancillary
 
     def ancillary(self, x: Any, train: bool) -> Array:
-        y = self.ancillary_norm(self.ancillary_conv(x), use_running_average=not train)
+        y = self.ancillary_conv(x)
+        if self.use_norm:
+            y = self.ancillary_norm(y, use_running_average=not train)
         return y if self.low.pool is None else self.low.pool(y)
 
 

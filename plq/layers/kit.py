@@ -1,7 +1,7 @@
 """The layers that a network is built from, injected so that each network is written once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
 from plq.quant.registry import activation_quantizer, options_of, weight_quantizer
 
+LayerFactor = Array | float | Mapping[str, Array]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -108,15 +109,19 @@ def plain_kit(precision: Precision) -> Kit:
     )
 
 
-def expanded_kit(precision: Precision, merge: str, factor: Array | float) -> Kit:
-    """The same layers with an ancillary branch beside each inner one, scaled by ``factor`` (EXP-Net)."""
+def expanded_kit(precision: Precision, merge: str, factor: LayerFactor, norm: bool = True) -> Kit:
+    """The same layers with an ancillary branch beside each inner one, scaled by ``factor`` (EXP-Net).
+
+    A mapping gives each layer a factor of its own, by its name. ``norm``: whether branches have a batch norm.
+    """
     if merge not in MERGES:
         raise UserError(f"expansion.merge={merge}: unknown; {nearest(merge, MERGES)}")
     plain = plain_kit(precision)
 
     def inner(*args, name: str, **kwargs) -> ExpandedUnit:
         low: Any = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
-        return ExpandedUnit(low, merge, factor, name=name)
+        own = factor[name] if isinstance(factor, Mapping) else factor
+        return ExpandedUnit(low, merge, own, norm, name=name)
 
     def entry(make: Callable[..., Any], fork: bool, *, name: str, **kwargs: Any) -> ExpandedEntry:
         return ExpandedEntry(make(parent=None, **kwargs), fork, name=name)

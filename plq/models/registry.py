@@ -6,10 +6,9 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-from jax import Array
 
 from plq.errors import UserError, nearest
-from plq.layers.kit import Kit, Precision, expanded_kit, plain_kit
+from plq.layers.kit import Kit, LayerFactor, Precision, expanded_kit, plain_kit
 from plq.models.alexnet import AlexNet
 from plq.models.mobilenet import STRIDES, MobileNetV1, MobileNetV2
 from plq.models.resnet import BLOCKS, SHORTCUTS, ResNet
@@ -83,9 +82,9 @@ class Architecture:
         """The low-precision network alone; it has no code for a branch."""
         return self._network(plain_kit(self.precision))
 
-    def expanded(self, merge: str, factor: Array | float) -> nn.Module:
-        """The same network with the ancillary branches, merged by ``merge`` and scaled by ``factor``."""
-        return self._network(expanded_kit(self.precision, merge, factor))
+    def expanded(self, merge: str, factor: LayerFactor, norm: bool = True) -> nn.Module:
+        """The same network with the ancillary branches: the arguments are those of `expanded_kit`."""
+        return self._network(expanded_kit(self.precision, merge, factor, norm))
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dict, read back by `from_json`."""

@@ -38,6 +38,10 @@ class RunLog:
         accuracy, loss = 100 * values["accuracy"], values["loss"]
         self.note(f"step {step:,}: test accuracy {accuracy:.2f} %, loss {loss:.4f}, f {values['factor']:.3g}")
 
+    def branch(self, step: int, shares: Mapping[str, float]) -> None:
+        """At an evaluation: the share of each expanded layer's output that its branch carries."""
+        self._write("branch", step, shares)
+
     def note(self, text: str) -> None:
         """A line for the person who watches."""
         self.progress.note(text)
@@ -62,6 +66,8 @@ class NoLog:
     def train(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def test(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def branch(self, step: int, shares: Mapping[str, float]) -> None: ...
 
     def note(self, text: str) -> None: ...
 

@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from plq.errors import UserError
@@ -13,18 +13,21 @@ from plq.errors import UserError
 OURS = ("config.json", "checkpoints", "metrics.jsonl", ".lock")
 
 
-def prepare_workdir(path: Path) -> None:
-    """Make the folder, or accept one that a run made. Raises UserError if it is something else."""
+def prepare_workdir(path: Path, option: str = "--workdir", ours: Sequence[str] = OURS) -> None:
+    """Make the folder, or accept one that holds one of ``ours``. Raises UserError if it is something else.
+
+    ``option``: what the folder was given as.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--workdir {path}: a file is in the way, allowed a folder") from error
+        raise UserError(f"{option} {path}: a file is in the way, allowed a folder") from error
     except OSError as error:
-        raise UserError(f"--workdir {path}: cannot be made ({error.strerror})") from error
+        raise UserError(f"{option} {path}: cannot be made ({error.strerror})") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise UserError(f"--workdir {path}: cannot be written to")
-    if any(path.iterdir()) and not any((path / name).exists() for name in OURS):
-        raise UserError(f"--workdir {path}: holds other things and no run; allowed a new or empty folder, or a run's")
+        raise UserError(f"{option} {path}: cannot be written to")
+    if any(path.iterdir()) and not any((path / name).exists() for name in ours):
+        raise UserError(f"{option} {path}: holds other things and no run; allowed a new or empty folder, or a run's")
 
 
 def require_shared(path: Path, seconds: float = 60.0) -> None:
@@ -59,7 +62,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, option: str = "--workdir") -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends.
 
     Raises UserError, naming the process, if another one holds it.
@@ -69,7 +72,7 @@ def lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise UserError(f"--workdir {path}: another run is using it ({file.read().strip()})") from error
+            raise UserError(f"{option} {path}: another run is using it ({file.read().strip()})") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -25,6 +25,9 @@ class Factor:
 
     and f(t) = 0 for t >= T. M is the number of stages after which rate ** M <= cutoff, so each stage lasts
     T / M steps and what the cut-off sets to zero is where the decay ends. Always 0 <= f <= 1.
+
+    ``order``: all layers "together", or one after another, each within its n-th part of T, from "front" or "back"
+    on; ``layers`` are then the names of the n layers, first to last. With an order the factor itself is the mean.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Factor:
     cutoff: float = 0.001
     power: float = 2.0
     value: float = 0.0
+    order: str = "together"
+    layers: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.name not in SHAPES:
@@ -46,6 +51,8 @@ class Factor:
             raise UserError(f"factor.power={self.power}: allowed above 0")
         if not 0 <= self.value <= 1:
             raise UserError(f"factor.value={self.value}: allowed 0 <= value <= 1")
+        if self.order not in ORDERS:
+            raise UserError(f"factor.order={self.order}: unknown; {nearest(self.order, ORDERS)}")
 
     @property
     def zero_from(self) -> int | None:
@@ -56,7 +63,19 @@ class Factor:
 
     def __call__(self, step: Array | int) -> Array:
         """f at this step: float32 scalar in [0, 1]; ``step`` may be traced."""
+        by_layer = self.by_layer(step)
+        return jnp.mean(jnp.stack(list(by_layer.values()))) if isinstance(by_layer, dict) else by_layer
+
+    def by_layer(self, step: Array | int) -> Array | dict[str, Array]:
+        """f of each layer by name; one for all if they decay together."""
         step = jnp.asarray(step, jnp.int32)
+        if self.order == "together" or not self.layers:
+            return self._at(step)
+        count, whole = len(self.layers), self.decay_steps
+        names = self.layers if self.order == "front" else self.layers[::-1]
+        return {name: self._at(jnp.clip(count * step - turn * whole, 0, whole)) for turn, name in enumerate(names)}
+
+    def _at(self, step: Array) -> Array:
         if self.name == "constant":
             return jnp.float32(self.value)
         decayed = jnp.minimum(step, self.decay_steps)
@@ -99,6 +118,7 @@ def _constant(factor: Factor, step: Array) -> Array:
     return jnp.float32(factor.value)
 
 
+ORDERS = ("together", "front", "back")
 SHAPES: dict[str, Callable[[Factor, Array], Array]] = {
     "cosine": _cosine,
     "staircase": _staircase,

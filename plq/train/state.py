@@ -1,5 +1,7 @@
 """All that training changes, in one pytree: what a checkpoint holds."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import flax.struct
@@ -62,7 +64,8 @@ def init_state(
     merge: str,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, ...],
-    seed: int,
+    seed: int | Array,
+    norm: bool = True,
 ) -> State:
     """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch.
 
@@ -71,7 +74,13 @@ def init_state(
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     key = jax.random.key(seed, impl="rbg")
-    variables = jax.jit(architecture.expanded(merge, 1.0).init)(key, images)
+    variables = _initializer(architecture, merge, norm)(key, images)
     weights = {name: variables[name] for name in ("params", "ancillary")}
     statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
     return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())
+
+
+@lru_cache(maxsize=4)
+def _initializer(architecture: Architecture, merge: str, norm: bool) -> Callable[[Array, Array], Tree]:
+    """Compiled once for all seeds."""
+    return jax.jit(architecture.expanded(merge, 1.0, norm).init)

@@ -31,14 +31,15 @@ class Task:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     label_smoothing: float
-    seed: int
+    seed: int | Array
     accumulate: int = 1
+    norm: bool = True
 
     def network(self, state: State) -> nn.Module:
         """The expanded network at f of the state's step, or the plain one once the branch is gone."""
         if not state.expanded:
             return self.architecture.plain()
-        return self.architecture.expanded(self.merge, self.factor(state.step))
+        return self.architecture.expanded(self.merge, self.factor.by_layer(state.step), self.norm)
 
 
 def train_step(

@@ -1,0 +1,98 @@
+"""What a comparison found at one point of its grid, as plain values: the numbers of every table and figure."""
+
+import dataclasses
+import statistics as medians
+from collections.abc import Mapping
+from typing import Any
+
+from plq.compare.history import History, Timing, timing
+from plq.compare.opening import Facts
+from plq.compare.statistics import first_reaching, median_time, paired, removal_cost, summary
+
+Histories = Mapping[str, Mapping[int, History]]  # by variant and seed
+
+
+def findings(histories: Histories, facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """JSON values. Accuracies in %, times in epochs of the training set or in seconds.
+
+    Args:
+        histories: of the finished trainings; a variant without any is left out. facts: by variant.
+    """
+    present = {variant: by_seed for variant, by_seed in histories.items() if by_seed}
+    finals = {variant: _finals(by_seed) for variant, by_seed in present.items()}
+    return {
+        "final": {variant: _final(by_seed) for variant, by_seed in finals.items()},
+        "difference": _differences(finals),
+        "convergence": _convergence(present, finals, facts),
+        "removal": _removal(present.get("expanded", {}), facts.get("expanded")),
+        "time": {variant: _time(by_seed, facts[variant]) for variant, by_seed in present.items()},
+    }
+
+
+def _finals(by_seed: Mapping[int, History]) -> dict[int, float]:
+    """Test accuracy after the last step."""
+    return {seed: 100 * history.test[-1]["accuracy"] for seed, history in sorted(by_seed.items())}
+
+
+def _final(by_seed: dict[int, float]) -> dict[str, Any]:
+    return {**dataclasses.asdict(summary(list(by_seed.values()))), "by_seed": by_seed}
+
+
+def _differences(finals: Mapping[str, dict[int, float]]) -> dict[str, Any]:
+    """Of each other variant to the plain network, over the seeds that both have."""
+    plain, found = finals.get("plain", {}), {}
+    for variant, by_seed in finals.items():
+        seeds = [seed for seed in by_seed if seed in plain]
+        if variant != "plain" and seeds:
+            pair = paired([plain[seed] for seed in seeds], [by_seed[seed] for seed in seeds])
+            found[variant] = {**dataclasses.asdict(pair), "seeds": seeds}
+    return found
+
+
+def _convergence(present: Histories, finals: Mapping[str, dict[int, float]], facts: Mapping[str, Facts]) -> Any:
+    """Epochs until the plain network's final accuracy is first reached, seed by seed, and their medians.
+
+    ``branch``: by EXP-Net as it is at that moment, the way a training curve shows it; ``alone``: counting only
+    evaluations with f = 0, when it is a low-precision network. None without both variants.
+    """
+    if not {"plain", "expanded"} <= present.keys():
+        return None
+    by_seed = {}
+    for seed, target in finals["plain"].items():
+        if seed in present["expanded"]:
+            times = {"plain": present["plain"][seed].test, "branch": present["expanded"][seed].test}
+            times["alone"] = tuple(record for record in times["branch"] if record["factor"] == 0)
+            steps = facts["plain"].epoch_steps
+            by_seed[seed] = {name: _reached(records, target, steps) for name, records in times.items()}
+    names = ("plain", "branch", "alone")
+    return {
+        "by_seed": by_seed,
+        "median": {name: median_time([times[name] for times in by_seed.values()]) for name in names},
+        "never": {name: sum(times[name] is None for times in by_seed.values()) for name in names},
+    }
+
+
+def _reached(records: Any, target: float, epoch_steps: int) -> float | None:
+    times = [record["step"] / epoch_steps for record in records]
+    return first_reaching(times, [100 * record["accuracy"] for record in records], target)
+
+
+def _removal(by_seed: Mapping[int, History], facts: Facts | None) -> dict[int, Any]:
+    """What the end of the branch cost, by seed."""
+    found = {}
+    for seed, history in sorted(by_seed.items()):
+        assert facts is not None
+        columns = [[record[name] for record in history.test] for name in ("step", "accuracy", "factor")]
+        times, accuracies = [step / facts.epoch_steps for step in columns[0]], [100 * value for value in columns[1]]
+        cost = removal_cost(times, accuracies, columns[2], facts.zero_step / facts.epoch_steps)
+        if cost is not None:
+            found[seed] = dataclasses.asdict(cost)
+    return found
+
+
+def _time(by_seed: Mapping[int, History], facts: Facts) -> dict[str, float | None]:
+    """Medians over the seeds."""
+    found = [timing(history.timing, facts.zero_step, facts.epoch_steps) for history in by_seed.values()]
+    fields = [field.name for field in dataclasses.fields(Timing)]
+    columns = {name: [value for each in found if (value := getattr(each, name)) is not None] for name in fields}
+    return {name: medians.median(values) if values else None for name, values in columns.items()}
