@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Generator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -138,7 +137,7 @@ class Experiment:
         """What ``model.init_from`` gives; None without it. Raises UserError if it cannot be used."""
         if not self.settings.model.init_from:
             return None
-        source, found = read_start(Path(self.settings.model.init_from), self.task.architecture)
+        source, found = read_start(self.settings.model.init_from, self.task.architecture)
         return inherit(source, found, leaf_shapes(jax.eval_shape(self._init).variables), self._learned)
 
     @cached_property

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from plq import inference
 from plq.frozen import model as frozen
+from plq.remote.address import Address
+from plq.remote.opened import reading
 
 Served = inference.Model | frozen.FrozenModel
 
 
-def open_model(path: Path) -> Served:
+def open_model(given: Path | Address) -> Served:
     """Raises UserError for anything that is neither."""
-    return frozen.load(path) if path.is_file() else inference.load(path)
+    with reading(given) as path:
+        return frozen.load(path) if path.is_file() else inference.load(path)

@@ -7,7 +7,7 @@ whatever is said of the copy can be said of the address.
 import dataclasses
 import importlib.util
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from plq.errors import UserError
 from plq.scratch import cache_directory
@@ -25,6 +25,10 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.key}"
+
+    def with_suffix(self, suffix: str) -> "Address":
+        """As with paths."""
+        return dataclasses.replace(self, key=str(PurePosixPath(self.key).with_suffix(suffix)))
 
     def copy(self, holder: str) -> Path:
         """The local path that stands for this address, of those that ``holder`` keeps."""

@@ -42,9 +42,8 @@ def fetch(bucket: Bucket, folder: Path, parts: tuple[str, ...] = PARTS) -> list[
     names = [name for name in bucket.sizes() if name.partition("/")[0] in parts]
     steps = steps_in(names)
     broken = [name for step, held in steps.items() if f"checkpoints/{step}/{COMPLETE}" not in held for name in held]
-    wanted = [name for name in names if name not in broken and not name.endswith(f"/{COMPLETE}")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda name: bucket.fetch(name, folder / name), wanted))
+        list(pool.map(lambda name: bucket.fetch(name, folder / name), sorted(set(names) - set(broken))))
     return broken
 
 
@@ -112,8 +111,6 @@ class Mirror:
                 return
         self.send()
         self._upload(f"checkpoints/{step}")
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.bucket.write(f"checkpoints/{step}/{COMPLETE}", f"{now}\n".encode())
         self._there.add(step)
         for gone in sorted(self._there - set(self._steps())):
             self._drop(gone)
@@ -125,9 +122,13 @@ class Mirror:
             self._upload(f"{folder}/{step}")
             self._drop(step)
 
-    def _upload(self, name: str) -> None:
+    def _upload(self, folder: str) -> None:
+        """All files of a checkpoint, at last the one that says so."""
+        files = [(name, path) for name, path in self._files(folder) if name != f"{folder}/{COMPLETE}"]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda file: self.bucket.send(file[1], file[0]), self._files(name)))
+            list(pool.map(lambda file: self.bucket.send(file[1], file[0]), files))
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.bucket.write(f"{folder}/{COMPLETE}", f"{now}\n".encode())
 
     def _drop(self, step: str) -> None:
         """First what says that it is complete."""
