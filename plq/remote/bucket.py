@@ -88,7 +88,7 @@ class Bucket:
         try:
             return self._tried(what, call)
         except FileNotFoundError as error:
-            raise UserError(f"{self.address}: cannot be {what} ({_reason(error)})") from error
+            raise UserError(f"{self.address}: cannot be {what} (no such object, or no such bucket)") from error
 
     def _tried(self, what: str, call: Callable[[], T]) -> T:
         """``call()``. FileNotFoundError and FileExistsError come through as they are."""

@@ -60,6 +60,9 @@ class Mirror:
         self._background = ThreadPoolExecutor(1, thread_name_prefix="mirror")
         self._sending: Future[None] | None = None
         self._given_up = threading.Event()
+        tops = {name.partition("/")[0] for name in bucket.sizes()}
+        if tops and not tops & {*PARTS, LOCK}:
+            raise UserError(f"--workdir {bucket.address}: holds other things and no run; allowed a new name")
         self.lease.take()
         try:
             self._pull()
@@ -69,9 +72,6 @@ class Mirror:
 
     def _pull(self) -> None:
         """Fill the folder. What a killed save left at the address is warned about and removed."""
-        tops = {name.partition("/")[0] for name in self.bucket.sizes()} - {LOCK}
-        if tops and not tops & set(PARTS):
-            raise UserError(f"--workdir {self.bucket.address}: holds other things and no run; allowed a new name")
         broken = fetch(self.bucket, self.folder)
         if broken:
             names = ", ".join(steps_in(broken))
