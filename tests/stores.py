@@ -53,7 +53,7 @@ def s3() -> Iterator[Store]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         with mock.patch.dict(os.environ, {**NAMES, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}):
-            files("s3").mkdir("bucket")
+            files("s3").makedirs("bucket", exist_ok=True)
             yield store
     finally:
         server.shutdown()
