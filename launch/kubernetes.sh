@@ -3,6 +3,7 @@
 #
 #   launch/kubernetes.sh run --name NAME --image IMAGE --claim CLAIM (--tpu TYPE --topology AxB | --gpu TYPE)
 #                            [OPTION ...] --config FILE[:ARGUMENT] --workdir /runs/DIR ...
+#                            or, without --claim, --workdir gs://BUCKET/NAME
 #   launch/kubernetes.sh logs | status | delete --name NAME [--namespace NAMESPACE]
 #
 #   run      fill in launch/jobset.yaml and hand it to kubectl; pods that fail or are preempted start anew
@@ -67,8 +68,11 @@ done
 check() {  # what a run needs; sets the number of hosts and of chips on each
   training_arguments "$@"
   [ -n "$image" ] || die "--image IMAGE: missing (see --help)"
-  [ -n "$claim" ] || die "--claim CLAIM: missing; without a volume a restarted run begins anew"
-  [[ "$(workdir "$@")" == /runs/?* ]] || die "--workdir $(workdir "$@"): allowed a folder below /runs, where --claim is"
+  case $(workdir "$@") in
+    gs://?* | s3://?*) [ -z "$claim" ] || die "--claim $claim: has no use, --workdir $(workdir "$@") is an address" ;;
+    /runs/?*) [ -n "$claim" ] || die "--claim CLAIM: missing; without a volume a restarted run begins anew" ;;
+    *) die "--workdir $(workdir "$@"): allowed a folder below /runs, where --claim is, or gs://BUCKET/NAME" ;;
+  esac
   case $tpu/$gpu in / | ?*/?*) die "--tpu or --gpu: give one of them (see --help)" ;; esac
   if [ -n "$tpu" ]; then
     [ -n "$topology" ] || die "--topology AxB: missing; goes with --tpu"
@@ -108,6 +112,8 @@ holds() {  # what the line ends in, if it ends in "if X"
     *'# if gpu') [ -n "$gpu" ] ;;
     *'# if spot') [ -n "$spot" ] ;;
     *'# if data') [ -n "$data" ] ;;
+    *'# if claim') [ -n "$claim" ] ;;
+    *'# if volumes') [ -n "$claim$data" ] ;;
   esac
 }
 

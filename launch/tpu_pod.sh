@@ -11,9 +11,9 @@
 #   stop     tell the run to save and end
 #   delete   delete the slice
 #
-# Everything from --config on goes to the training program as it is. --workdir must be an absolute path on a disk
-# that all workers mount and that outlives the slice; --setup is the place to mount it. The run does not need this
-# script: stop it and call it again to look on.
+# Everything from --config on goes to the training program as it is. --workdir must be an address (gs://BUCKET/NAME)
+# or an absolute path on a disk that all workers mount and that outlives the slice; --setup is the place to mount it.
+# The run does not need this script: stop it and call it again to look on.
 #
 #   --project PROJECT      (default: gcloud's)
 #   --type TYPE            as v5litepod-8
@@ -67,7 +67,10 @@ done
 if [ "$action" = run ]; then
   training_arguments "$@"
   [ -f "$root/$config_file" ] || die "--config $config_file: allowed a file below $root, named from there"
-  [[ "$(workdir "$@")" == /* ]] || die "--workdir $(workdir "$@"): allowed an absolute path, on a disk of all workers"
+  case $(workdir "$@") in
+    /* | gs://?* | s3://?*) ;;
+    *) die "--workdir $(workdir "$@"): allowed an absolute path, on a disk of all workers, or gs://BUCKET/NAME" ;;
+  esac
   [ -n "$type" ] || die "--type TYPE: missing (see --help)"
   [ -z "$queued" ] || [ "$kind" != --preemptible ] || die "--preemptible: not with --queued; use --spot"
 else

@@ -16,7 +16,7 @@ python=${PYTHON:-.venv/bin/python}
 install() {  # the machine's own Python is too old
   python3 -m pip install --quiet --user uv
   [ -x .venv/bin/python ] || "$HOME/.local/bin/uv" venv --quiet --python 3.11 .venv
-  "$HOME/.local/bin/uv" pip install --quiet --python .venv/bin/python '.[jpeg]' 'jax[tpu]'
+  "$HOME/.local/bin/uv" pip install --quiet --python .venv/bin/python '.[jpeg,remote]' 'jax[tpu]'
   [ $# -eq 0 ] || bash -c "$1"
 }
 

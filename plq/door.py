@@ -6,9 +6,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from plq.errors import UserError
+from plq.remote.address import Address, named, place
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,14 +23,22 @@ def arguments(program: str, description: str) -> argparse.ArgumentParser:
     return _Parser(prog=f"python -m {program}", description=description)
 
 
+def path_or_address(text: str) -> Path | Address:
+    """The type of an argument that names a folder or a file, here or in an object store."""
+    try:
+        return place(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a program: status 0, or 2 after one line on stderr that says what was wrong."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs pages of what it then raises
-    warnings.formatwarning = lambda message, *_, **__: f"plq: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"plq: warning: {named(str(message))}\n"
     try:
         main()
     except UserError as error:
-        print(f"plq: {error}", file=sys.stderr)
+        print(f"plq: {named(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:  # before there was anything to save
         sys.exit(130)

@@ -9,15 +9,22 @@ import jax
 from plq.checkpoint.store import open_store
 from plq.config import read_config, settings
 from plq.data.sets import default_splits
-from plq.door import arguments, run
+from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
 from plq.experiment import all_logits, assemble, evaluation, open_feed
+from plq.remote.address import Address, named
+from plq.remote.opened import RUN, reading
 from plq.served import Served, open_model
 from plq.settings import Data, MeshShape
 
 
-def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
+def evaluate_checkpoint(given: Path | Address, step: int | None, data_dir: str) -> str:
     """A line with the accuracy of a run's checkpoint, with its branch at the f of its step if it has one."""
+    with reading(given, RUN) as workdir:
+        return named(_evaluate_checkpoint(workdir, step, data_dir))
+
+
+def _evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
     chosen = settings(read_config(workdir), str(workdir / "config.json"))
     data = dataclasses.replace(chosen.data, data_dir=data_dir or chosen.data.data_dir)
     devices = math.gcd(data.batch_size // chosen.train.accumulate, jax.device_count())  # those that are here
@@ -32,7 +39,7 @@ def evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
     return _line(f"{workdir} step {step:,} ({branch})", found, len(experiment.test))
 
 
-def evaluate_model(path: Path, split: str, data_dir: str, batch_size: int) -> str:
+def evaluate_model(path: Path | Address, split: str, data_dir: str, batch_size: int) -> str:
     """A line with the accuracy of a stripped or frozen model on a split of the set it was trained on."""
     model = open_model(path)
     data = trained_on(model, str(path))
@@ -58,8 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     parser = arguments("plq.evaluate", "Accuracy of a checkpoint, or of a stripped or frozen model.")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--workdir", type=Path, help="a training folder: its newest checkpoint, or --step")
-    which.add_argument("--model", type=Path, help="a stripped model (a folder) or a frozen one (a file)")
+    which.add_argument("--workdir", type=path_or_address, help="a training folder: its newest checkpoint, or --step")
+    which.add_argument("--model", type=path_or_address, help="a stripped model (a folder) or a frozen one (a file)")
     parser.add_argument("--step", type=int, help="which checkpoint of --workdir")
     parser.add_argument("--split", default="", help="of --model: a split in TFDS syntax (default: the test split)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Generator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -170,7 +169,7 @@ class Experiment:
         if not self.settings.model.init_from:
             return None
         normalization = {"mean": self.task.mean, "std": self.task.std}
-        source, found = read_start(Path(self.settings.model.init_from), self.task.architecture, normalization)
+        source, found = read_start(self.settings.model.init_from, self.task.architecture, normalization)
         return inherit(source, found, leaf_shapes(jax.eval_shape(self._init).variables), self._learned)
 
     @cached_property

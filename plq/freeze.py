@@ -4,6 +4,7 @@ The few-bit weights are packed, batch norm is folded, and what the file computes
 and on the test images if the data set is at hand. Nothing is written unless they agree (see `plq.frozen.agreement`).
 """
 
+import argparse
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from plq.card import MARK, card
 from plq.checkpoint.model_file import read_model
 from plq.data.feed import Feed
 from plq.data.sets import default_splits
-from plq.door import arguments, run
+from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
 from plq.evaluate import trained_on
 from plq.experiment import all_logits, evaluation, open_feed
@@ -26,6 +27,8 @@ from plq.frozen.file import Frozen
 from plq.frozen.model import FrozenModel, from_frozen
 from plq.frozen.record import record
 from plq.info import layer_table, summary
+from plq.remote.address import named
+from plq.remote.opened import reading, writing
 from plq.report.workdir import write_text_atomic
 
 OTHER_CLASS = 0.01  # share of test images to which ties may give another class
@@ -142,13 +145,21 @@ def _check_out(out: Path) -> Path:
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first lines."""
     parser = arguments("plq.freeze", "Pack a stripped model into one file, checked against it, with a model card.")
-    parser.add_argument("--model", type=Path, required=True, help="a stripped model (a folder)")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write, NAME.plq; the card is NAME.md")
+    parser.add_argument("--model", type=path_or_address, required=True, help="a stripped model (a folder)")
+    parser.add_argument(
+        "--out", type=path_or_address, required=True, help="the file to write, NAME.plq; the card is NAME.md"
+    )
     parser.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
     given = parser.parse_args(argv)
-    beside = _check_out(given.out)
-    source = read_source(given.model)
+    with writing(given.out, ".md") as out:
+        _freeze(given, out)
+
+
+def _freeze(given: argparse.Namespace, out: Path) -> None:
+    beside = _check_out(out)
+    with reading(given.model) as path:
+        source = read_source(path)
     frozen = freeze(source.exact)
     model = from_frozen(file.decode(file.encode(frozen)))
     compare_on_noise(model, source.exact)
@@ -163,12 +174,12 @@ def main(argv: list[str] | None = None) -> None:
         facts |= {**about, **compare_on_data(model, source, feed)}
     frozen = dataclasses.replace(frozen, training={**frozen.training, "freezing": facts})
     data = file.encode(frozen)
-    file.write(given.out, data)
-    write_text_atomic(beside, card(frozen, given.out.name, len(data)))
+    file.write(out, data)
+    write_text_atomic(beside, card(frozen, out.name, len(data)))
     print(layer_table(frozen))
     print()
     print(summary(frozen, len(data)))
-    print(f"\nwrote {given.out} and {beside}")
+    print(named(f"\nwrote {out} and {beside}"))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from plq.data.augment import normalize
 from plq.data.fit import fit_batch, fit_image
 from plq.errors import UserError
 from plq.models.registry import Architecture
+from plq.remote.address import Address
+from plq.remote.opened import reading
 from plq.variables import KEPT, flatten, is_ancillary
 
 
@@ -60,12 +62,16 @@ class Model:
         return jax.jit(lambda variables, x: self.network.apply(variables, normalize(x, self.mean, self.std)))
 
 
-def load(path: str | Path) -> Model:
-    """Read a model folder. Raises UserError for anything that is not a whole, stripped model of plq."""
-    if (Path(path) / "checkpoints").is_dir():
-        store = open_store(Path(path))
-        _require_stripped(list(store.leaves(store.choose(None))), str(path))
-    variables, description = read_model(Path(path))
+def load(path: str | Path | Address) -> Model:
+    """Read a model folder, also at an address (gs://, s3://).
+
+    Raises UserError for anything that is not a whole, stripped model of plq.
+    """
+    with reading(path) as folder:
+        if (folder / "checkpoints").is_dir():
+            store = open_store(folder)
+            _require_stripped(list(store.leaves(store.choose(None))), str(path))
+        variables, description = read_model(folder)
     return from_variables(variables, description, str(path))
 
 

@@ -1,12 +1,12 @@
 """What a frozen model holds: ``python -m plq.info model.plq``."""
 
-from pathlib import Path
 from typing import Any
 
 from plq.card import images, measured, origin
-from plq.door import arguments, run
+from plq.door import arguments, path_or_address, run
 from plq.frozen.file import Frozen, read
 from plq.frozen.sizes import float_size, layers, quantized_ratio
+from plq.remote.opened import reading
 from plq.report.table import format_table, human_bytes
 
 HEADER = ["layer", "kind", "W", "A", "output", "weights", "packed", "float32"]
@@ -50,12 +50,13 @@ def summary(frozen: Frozen, file_bytes: int) -> str:
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     parser = arguments("plq.info", "Layers, sizes, preprocessing and origin of a frozen model.")
-    parser.add_argument("model", type=Path, help="a frozen model (model.plq)")
+    parser.add_argument("model", type=path_or_address, help="a frozen model (model.plq)")
     given = parser.parse_args(argv)
-    frozen = read(given.model)
+    with reading(given.model) as path:
+        frozen, size = read(path), path.stat().st_size
     print(layer_table(frozen))
     print()
-    print(summary(frozen, given.model.stat().st_size))
+    print(summary(frozen, size))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -21,6 +22,8 @@ from plq.report.progress import Progress
 from plq.train.state import State
 from plq.variables import KEPT
 
+MakeStore = Callable[[Path, int, int], Store]
+
 
 class Interrupted(Exception):
     """A signal ended the run, after a save. ``signum``: which signal."""
@@ -34,12 +37,13 @@ class Run:
     """One experiment in its folder. `train` then `finish`; both go on from what the folder holds.
 
     With several processes each has a Run and all do the same, in one folder; the first one writes and speaks.
+    ``make_store``: from folder, keep_latest and keep_best.
     """
 
-    def __init__(self, experiment: Experiment, workdir: Path):
+    def __init__(self, experiment: Experiment, workdir: Path, make_store: MakeStore = Store):
         self.experiment, self.workdir = experiment, workdir
         keep = experiment.settings.checkpoint
-        self.store = Store(workdir / "checkpoints", keep.keep_latest, keep.keep_best)
+        self.store = make_store(workdir / "checkpoints", keep.keep_latest, keep.keep_best)
         self.step, self.state, self.test = self._start()
         total, epoch = experiment.total_steps, experiment.epoch_steps
         if is_first():

@@ -5,12 +5,15 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
 
+from plq.checkpoint.mirrored import MirroredStore
+from plq.checkpoint.store import Store
 from plq.command_line import read
 from plq.config import FREE_PER_PROCESS, default_workdir, differences, fields_of, read_config
 from plq.door import run
@@ -18,7 +21,9 @@ from plq.errors import UserError
 from plq.experiment import Experiment, assemble
 from plq.hosts.place import Place, flagged
 from plq.hosts.together import is_first, of_first, together
-from plq.loop import Interrupted, Run
+from plq.loop import Interrupted, MakeStore, Run
+from plq.remote.address import Address, place
+from plq.remote.mirror import copied, mirrored
 from plq.report.table import format_table, human_bytes
 from plq.report.workdir import lock, prepare_workdir, require_shared, write_text_atomic
 from plq.settings import Settings
@@ -32,7 +37,8 @@ A run that was interrupted goes on when the same command is given again.
 
   --config FILE     a Python file with get_config(); what follows a colon is handed to it. The word quick there
                     (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a few steps of a narrow network
-  --workdir DIR     where everything is written (default: runs/<name of FILE>-<ARGUMENT>)
+  --workdir DIR     where everything is written (default: runs/<name of FILE>-<ARGUMENT>); also gs://BUCKET/NAME and
+                    s3://BUCKET/NAME (pip install 'plq[remote]')
 
 Several processes make one run if Slurm, Open MPI, a Kubernetes JobSet or a TPU pod started them, or if each is given
 
@@ -40,7 +46,7 @@ Several processes make one run if Slurm, Open MPI, a Kubernetes JobSet or a TPU 
   --num_processes N        how many there are; 1 alone: run alone wherever this is
   --process_id I           which one this is, 0 to N - 1
 
-and --workdir is a folder that all of them see.
+and --workdir is an address, or a folder that all of them see.
 
   --patience SECONDS  without a sign of life after which a process counts as lost and the others end ({PATIENCE:g})
 
@@ -61,7 +67,7 @@ class Given:
     """What the command line asks for. ``place`` is None where it does not say which of several processes this is."""
 
     settings: Settings
-    workdir: Path
+    workdir: Path | Address
     place: Place | None
     patience: float
 
@@ -78,13 +84,14 @@ def parse(argv: list[str]) -> Given:
     """The command line, checked. Raises UserError for whatever cannot be understood."""
     command = read(argv, _define_flags)
     given: dict[str, Any] = {name: command.flags[name].value for name in command.flags}
-    if "://" in given["workdir"]:
-        raise UserError(f"--workdir {given['workdir']}: an address; allowed a folder of a file system")
-    workdir = Path(given["workdir"] or default_workdir(command.file, command.argument))
+    try:
+        workdir = place(given["workdir"] or str(default_workdir(command.file, command.argument)))
+    except UserError as error:
+        raise UserError(f"--workdir {error}") from error
     if not 1 <= given["patience"] < float("inf"):
         raise UserError(f"--patience {given['patience']:g}: allowed 1 or more seconds")
-    place = flagged(given["coordinator"], given["num_processes"], given["process_id"])
-    return Given(command.settings, workdir, place, given["patience"])
+    process = flagged(given["coordinator"], given["num_processes"], given["process_id"])
+    return Given(command.settings, workdir, process, given["patience"])
 
 
 def print_layers(experiment: Experiment) -> None:
@@ -132,26 +139,37 @@ def claim(workdir: Path, chosen: Settings) -> None:
         raise UserError(f"--workdir {workdir}: holds a run with another config ({'; '.join(changed)}); choose another")
 
 
-def require_start(experiment: Experiment, workdir: Path) -> None:
-    """Before a run writes anything: raise UserError if it cannot start from ``model.init_from``."""
-    if not (workdir / "config.json").exists():
+def require_start(experiment: Experiment, workdir: Path | Address) -> None:
+    """Before a run makes a folder: raise UserError if it cannot start from ``model.init_from``."""
+    if isinstance(workdir, Path) and not (workdir / "config.json").exists():
         _ = experiment.inherited
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path, chosen: Settings) -> Iterator[None]:
-    """The folder of the run, held by process 0. Raises UserError where another process was given something else."""
+def claimed(workdir: Path | Address, chosen: Settings) -> Iterator[tuple[Path, MakeStore]]:
+    """The folder of the run, held by process 0, and how to open its checkpoints.
+
+    For an address each process has a local copy as its folder, and process 0 sends what is written. Raises UserError
+    where another process was given something else.
+    """
     with contextlib.ExitStack() as held:
+        folder = workdir if isinstance(workdir, Path) else workdir.copy(f"run-{jax.process_index()}")
+        if is_first() or folder != workdir:
+            prepare_workdir(folder)
+            held.enter_context(lock(folder))
+        mirror = held.enter_context(mirrored(workdir, folder)) if is_first() and isinstance(workdir, Address) else None
         if is_first():
-            prepare_workdir(workdir)
-            held.enter_context(lock(workdir))
-            claim(workdir, chosen)
+            claim(folder, chosen)
+        if mirror is not None:
+            mirror.send()
         first = json.loads(of_first("config", json.dumps(chosen.to_json())))
         changed = differences(first, chosen.to_json(), FREE_PER_PROCESS, "process 0 has")
         if changed:
             raise UserError(f"--config: not that of process 0 ({'; '.join(changed)}); allowed one command for all")
-        require_shared(workdir)
-        yield
+        if mirror is None and isinstance(workdir, Address):
+            held.enter_context(copied(workdir, folder))
+        require_shared(folder)
+        yield folder, Store if isinstance(workdir, Path) else partial(MirroredStore, mirror=mirror)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -164,15 +182,15 @@ def main(argv: list[str] | None = None) -> None:
     with together(given.place, given.patience):
         experiment = assemble(given.settings)
         require_start(experiment, given.workdir)
-        with claimed(given.workdir, given.settings):
+        with claimed(given.workdir, given.settings) as (folder, make_store):
             if is_first():
                 print_layers(experiment)
-            train(experiment, given.workdir)
+            train(experiment, folder, make_store)
 
 
-def train(experiment: Experiment, workdir: Path) -> None:
+def train(experiment: Experiment, workdir: Path, make_store: MakeStore = Store) -> None:
     """A whole run in its folder. Ends the program with 128 + signal number after a signal."""
-    current = Run(experiment, workdir)
+    current = Run(experiment, workdir, make_store)
     try:
         current.train()
         current.finish()

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from plq.data.images import EIGHT_BITS, MODES, open_image, pixels, upright
-from plq.door import arguments, run
+from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
 from plq.served import Served, open_model
 
@@ -38,9 +38,8 @@ def top_classes(model: Served, image: np.ndarray, top: int) -> str:
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line. Status 2 if any image could not be used."""
     parser = arguments("plq.predict", "Class names and probabilities from a stripped or frozen model.")
-    parser.add_argument(
-        "--model", type=Path, required=True, help="a stripped model (a folder) or a frozen one (a file)"
-    )
+    what = "a stripped model (a folder) or a frozen one (a file)"
+    parser.add_argument("--model", type=path_or_address, required=True, help=what)
     parser.add_argument("--top", type=int, default=3, help="how many classes to name (default: 3)")
     parser.add_argument("--convert", action="store_true", help="bring images to the model's number of channels")
     parser.add_argument("images", type=Path, nargs="+", help="image files; resized to the model's input")

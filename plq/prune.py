@@ -11,8 +11,9 @@ import jax
 
 from plq.checkpoint.model_file import write_model
 from plq.checkpoint.store import open_store
-from plq.door import arguments, run
+from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
+from plq.remote.opened import RUN, reading, writing
 from plq.variables import ANCILLARY, KEPT, ancillary_leaves, leaf_path
 
 
@@ -80,12 +81,13 @@ def strip_checkpoint(workdir: Path, step: int | None, out: Path, force: bool = F
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first lines."""
     parser = arguments("plq.prune", "Strip a checkpoint: drop the ancillary branch, write the model to serve.")
-    parser.add_argument("--workdir", type=Path, required=True, help="the folder that training wrote")
+    parser.add_argument("--workdir", type=path_or_address, required=True, help="the folder that training wrote")
     parser.add_argument("--step", type=int, help="which checkpoint (default: the latest)")
-    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument("--out", type=path_or_address, required=True, help="the model folder to write")
     parser.add_argument("--force", action="store_true", help="strip although the factor f is above 0")
     given = parser.parse_args(argv)
-    dropped, step = strip_checkpoint(given.workdir, given.step, given.out, given.force)
+    with reading(given.workdir, RUN) as workdir, writing(given.out) as out:
+        dropped, step = strip_checkpoint(workdir, given.step, out, given.force)
     for path in dropped.paths:
         print(f"  dropped {path}")
     print(f"step {step}: dropped {dropped}; model in {given.out}")

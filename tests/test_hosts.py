@@ -12,11 +12,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import stores
 from networks import digit_images
 from safetensors.numpy import load_file
 from tfds_sets import noise, write_set
 
 from plq import main
+from plq.checkpoint.model_file import VARIABLES
 from plq.checkpoint.store import open_store
 from plq.config import default, settings
 from plq.data.feed import ArrayFeed
@@ -25,7 +27,11 @@ from plq.errors import UserError
 from plq.experiment import all_logits, open_feed
 from plq.hosts.place import ALONE, Place, flagged, launcher
 from plq.hosts.together import together
+from plq.remote.address import place
+from plq.remote.mirror import PARTS
+from plq.remote.opened import reading
 from plq.report.metrics import read_metrics
+from plq.variables import flatten
 
 # In full precision, where rounding cannot turn a difference in the last bit into a whole step of a quantizer.
 CONFIG = """
@@ -199,6 +205,22 @@ def test_two_processes_then_two_on_another_mesh_then_one(alone, config, tmp_path
     main.main(["--config", str(config), "--workdir", str(tmp_path)])
     assert json.loads((tmp_path / "config.json").read_text())["mesh"] == {"data": 1, "fsdp": 4}
     assert_same_run(tmp_path, alone)
+
+
+def test_two_processes_at_an_address(alone, config, tmp_path, monkeypatch):
+    """Fully sharded over both, each with a copy of its own, until SIGTERM; then again, on other machines."""
+    with stores.s3() as store:
+        address, mesh = store.address("hosts"), ("--config.mesh.data=1", "--config.mesh.fsdp=4")
+        for step, statuses, what in ((13, [143, 143], "stopped by SIGTERM"), (99, [0, 0], "going on from step 1")):
+            monkeypatch.setenv("PLQ_CACHE_DIR", str(tmp_path / str(step)))
+            both = started(config, address, *mesh)
+            found, said = ended(both, place(address).copy("run-0"), step, both[1].terminate)
+            assert found == statuses and what in said[0] and what not in said[1], said
+        with reading(address, PARTS) as copy:
+            assert_same_run(copy, alone)
+            weights, model = open_store(copy).restore_plain(44, ("weights",)), load_file(copy / "model" / VARIABLES)
+        for name, leaf in flatten(weights["weights"]).items():
+            np.testing.assert_array_equal(leaf, model[name])
 
 
 def test_an_error_of_one_process_ends_the_other(config, tmp_path):

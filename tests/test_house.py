@@ -12,9 +12,9 @@ from plq.settings import APPLIES, Settings
 
 ROOT = Path(plq.__file__).parent
 ROOMS = [
-    "errors", "variables", "door", "hosts", "data", "prepare", "quant", "layers", "models", "train", "checkpoint",
-    "prune", "inference", "frozen", "served", "report", "settings", "config", "command_line", "experiment", "loop",
-    "main", "evaluate", "predict", "describe", "card", "info", "freeze", "export", "compare",
+    "errors", "variables", "scratch", "remote", "door", "hosts", "data", "prepare", "quant", "layers", "models",
+    "train", "checkpoint", "prune", "inference", "frozen", "served", "report", "settings", "config", "command_line",
+    "experiment", "loop", "main", "evaluate", "predict", "describe", "card", "info", "freeze", "export", "compare",
 ]  # fmt: skip
 
 
@@ -50,6 +50,7 @@ def test_a_file_imports_only_from_rooms_before_its_own(file):
 @pytest.mark.parametrize(("folder", "forbidden"), [
     ("quant", "flax"), ("checkpoint", "flax"), ("prune.py", "flax"), ("report", "jax"),
     ("checkpoint/model_file.py", "orbax"), ("data", "flax"), ("layers/operations.py", "flax"),
+    ("remote", "jax"), ("remote", "orbax"),
 ])  # fmt: skip
 def test_what_a_room_does_not_know(folder, forbidden):
     files = [ROOT / folder] if folder.endswith(".py") else sorted((ROOT / folder).glob("*.py"))

@@ -173,6 +173,11 @@ MISTAKES = [
         [*SET_TPU, "--config", CONFIG, "--workdir", "/tmp/a"],
         "--workdir /tmp/a: allowed a folder below",
     ),
+    (
+        "kubernetes.sh",
+        [*SET_TPU, "--config", CONFIG, "--workdir", "gs://b/a"],
+        "--claim runs: has no use, --workdir gs://b/a is an address",
+    ),
 ]
 
 
@@ -569,7 +574,7 @@ def test_a_worker_installs(tools, worker):
     assert tools.calls() == [
         ["python3", "-m", "pip", "install", "--quiet", "--user", "uv"],
         ["uv", "venv", "--quiet", "--python", "3.11", ".venv"],
-        ["uv", "pip", "install", "--quiet", "--python", ".venv/bin/python", ".[jpeg]", "jax[tpu]"],
+        ["uv", "pip", "install", "--quiet", "--python", ".venv/bin/python", ".[jpeg,remote]", "jax[tpu]"],
     ]
     assert (tools.folder / "plq" / "it").read_text() == "done\n"
 
@@ -577,8 +582,8 @@ def test_a_worker_installs(tools, worker):
 # Kubernetes
 
 
-def manifest(tools, *options):
-    return yaml.safe_load(tools.run("kubernetes.sh", *options, "--dry-run", *TRAIN, *TRICKY).stdout)
+def manifest(tools, *options, train=TRAIN):
+    return yaml.safe_load(tools.run("kubernetes.sh", *options, "--dry-run", *train, *TRICKY).stdout)
 
 
 def job_of(manifest):
@@ -609,6 +614,14 @@ def test_a_set_of_tpu_hosts(tools):
     assert as_kubernetes_reads(container["args"]) == [*TRAIN, *TRICKY]
     assert pod["terminationGracePeriodSeconds"] == 33
     assert pod["volumes"] == [{"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}}]
+
+
+def test_a_set_whose_run_is_at_an_address_needs_no_volume(tools):
+    options = [option for option in SET_TPU if option not in ("--claim", "runs")]
+    found = manifest(tools, *options, train=["--config", CONFIG, "--workdir", "gs://bucket/a"])
+    pod = job_of(found)["template"]["spec"]
+    assert "volumes" not in pod and "volumeMounts" not in pod["containers"][0]
+    assert "--workdir gs://bucket/a" in " ".join(as_kubernetes_reads(pod["containers"][0]["args"]))
 
 
 def test_wrong_input_ends_a_set_and_everything_else_starts_it_again(tools):

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from plq.checkpoint.match import Leaves, leaf_shapes
 from plq.checkpoint.model_file import read_model
 from plq.errors import UserError
 from plq.models.registry import Architecture
+from plq.remote.opened import reading
 from plq.variables import KEPT, ancillary_leaves, flatten, leaf_path
 
 FREE = ("precision", "num_classes", "dropout")  # in these the two networks may differ
@@ -45,7 +45,7 @@ class Inherited:
 
 
 def read_start(
-    path: Path, architecture: Architecture, normalization: Mapping[str, Sequence[float]]
+    given: str, architecture: Architecture, normalization: Mapping[str, Sequence[float]]
 ) -> tuple[str, dict[str, Any]]:
     """What the model in a model folder or a training folder is, in words, and its variables.
 
@@ -54,21 +54,22 @@ def read_start(
     Raises UserError if there is none, it still has its branch, or it is another network than ``architecture``.
     """
     try:
-        variables, description = read_model(path / "model" if (path / "model").is_dir() else path)
+        with reading(given) as path:
+            variables, description = read_model(path / "model" if (path / "model").is_dir() else path)
         found = Architecture.from_json(description.get("architecture", {}))
     except UserError as error:
         raise UserError(f"model.init_from: {error}") from error
     if ancillary_leaves(variables):
-        raise UserError(f"model.init_from={path}: found a model with its ancillary branch, allowed a stripped one")
+        raise UserError(f"model.init_from={given}: found a model with its ancillary branch, allowed a stripped one")
     for field in dataclasses.fields(Architecture):
         theirs, ours = getattr(found, field.name), getattr(architecture, field.name)
         if field.name not in FREE and theirs != ours:
-            raise UserError(f"model.init_from={path}: has {field.name}={theirs}, this network {field.name}={ours}")
+            raise UserError(f"model.init_from={given}: has {field.name}={theirs}, this network {field.name}={ours}")
     words = [f"W{found.precision.weight_bits}/A{found.precision.activation_bits} {found.name}"]
     for name, ours in normalization.items():
         theirs = description.get(name)
         words += [] if theirs == list(ours) else [f"trained with data.{name}={theirs}, here {list(ours)}"]
-    return f"{path} ({', '.join(words)})", variables
+    return f"{given} ({', '.join(words)})", variables
 
 
 def inherit(source: str, found: dict[str, Any], wanted: Leaves, learned: Iterable[str]) -> Inherited:

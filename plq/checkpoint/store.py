@@ -6,7 +6,8 @@ data, and takes a tree it cannot read for an empty one: so each checkpoint carri
 with shape, dtype and checksum of every leaf, the record and the accuracy, itself under a checksum.
 
 A checkpoint does not depend on the mesh it was saved from. With several processes all of them call each method, on one
-folder that all of them see; process 0 makes, moves and removes folders.
+folder that all of them see; process 0 makes, moves and removes folders. Or each has a folder of its own, with whole
+checkpoints in it.
 """
 
 import json
@@ -35,10 +36,14 @@ T = TypeVar("T")
 
 
 class Store:
-    """The checkpoints in one folder, by step: the newest ``keep_latest`` and the best ``keep_best``."""
+    """The checkpoints in one folder, by step: the newest ``keep_latest`` and the best ``keep_best``.
 
-    def __init__(self, directory: Path, keep_latest: int = 2, keep_best: int = 1):
+    ``shared``: of several processes, all use this very folder.
+    """
+
+    def __init__(self, directory: Path, keep_latest: int = 2, keep_best: int = 1, shared: bool = True):
         self.directory = Path(directory).absolute()
+        self._shared = shared or jax.process_count() == 1
         self._keep = Keep(keep_latest, keep_best, {})
         self._checkpointer = self._opened()
         for step in self.steps():
@@ -62,7 +67,8 @@ class Store:
             "checksums": checksums(copies),
         }
         self._keep.note(step, accuracy)
-        begin = lambda: self._checkpointer.save_async(step, nest(copies), force=True, custom_metadata=sealed(manifest))
+        saved = nest(copies if self._shared else {path: _whole(leaf) for path, leaf in copies.items()})
+        begin = lambda: self._checkpointer.save_async(step, saved, force=True, custom_metadata=sealed(manifest))
         self._writing(begin)
 
     def wait(self) -> None:
@@ -129,7 +135,7 @@ class Store:
         older one could be read, moved aside; what a killed save left is warned about and removed. Raises
         UserError if there are checkpoints and none can be read, or if one does not fit the model.
         """
-        if is_first():
+        if self._tidies():
             self._remove_unfinished()
         # Another machine may see a new folder later than process 0.
         steps = json.loads(of_first("checkpoints", json.dumps(self.steps())))
@@ -148,9 +154,12 @@ class Store:
 
     def _opened(self) -> ocp.training.Checkpointer:
         """Orbax reads when each step was saved, and there is no going on without."""
+        context = ocp.Context()
+        if not self._shared:
+            context.multiprocessing_options.primary_host = None  # each one makes folders and writes what is whole
         with hushed():
             try:
-                return ocp.training.Checkpointer(self.directory, preservation_policy=self._keep)
+                return ocp.training.Checkpointer(self.directory, context=context, preservation_policy=self._keep)
             except READ_ERRORS as error:
                 raise UserError(f"{self.directory}: cannot be opened ({reason(error)})") from error
 
@@ -195,6 +204,10 @@ class Store:
             raise trouble or UnreadableError(f"{source}: cannot be read by another process")
         return found[0]
 
+    def _tidies(self) -> bool:
+        """Whether this process makes, moves and removes folders."""
+        return is_first() or not self._shared
+
     def _aside(self) -> Path:
         return self.directory.with_name(self.directory.name + ".unreadable")
 
@@ -202,7 +215,7 @@ class Store:
         """Out of the way of later saves of the same steps; not deleted."""
         if not steps:
             return
-        if is_first():
+        if self._tidies():
             for step in steps:
                 self._aside().mkdir(exist_ok=True)
                 target = self._aside() / str(step)
@@ -245,6 +258,11 @@ def _warn(text: str) -> None:
     """Once for all processes."""
     if is_first():
         warnings.warn(text, stacklevel=4)
+
+
+def _whole(leaf: jax.Array) -> np.ndarray:
+    """All of a leaf, also one that is spread over processes; then all of them must call this."""
+    return np.asarray(leaf if leaf.is_fully_replicated else process_allgather(leaf, tiled=True))
 
 
 def _copy(leaf: jax.Array) -> jax.Array:

@@ -14,13 +14,6 @@ import numpy as np
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
-def cache_directory(cache_dir: str) -> Path:
-    """``cache_dir``, else $PLQ_CACHE_DIR, else plq in $XDG_CACHE_HOME or ~/.cache."""
-    if cache_dir or os.environ.get("PLQ_CACHE_DIR"):
-        return Path(cache_dir or os.environ["PLQ_CACHE_DIR"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "plq"
-
-
 def cached(directory: Path, name: str, key: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
     """``make()``'s images and labels, or, memory-mapped, those that an earlier call with this key made.
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from plq.data import prepared
-from plq.data.cache import cache_directory, cached
+from plq.data.cache import cached
 from plq.data.digits import TRAIN_EXAMPLES, load_digits
 from plq.data.images import resize
 from plq.errors import UserError, nearest
+from plq.scratch import cache_directory
 
 MAX_BYTES = 16 * 2**30
 CACHE_FORMAT = 1  # raised when decoding or resizing changes

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from plq.door import arguments, run
+from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
 from plq.export.check import compare
 from plq.export.formats import FORMATS
 from plq.export.source import Source, image_files, open_source, test_images
+from plq.remote.address import named
+from plq.remote.opened import writing
 from plq.report.table import human_bytes
 
 
@@ -19,8 +21,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments. Raises UserError for whatever is wrong with them."""
     parser = arguments("plq.export", "Write a model as ONNX, QONNX or StableHLO, and check the file by running it.")
     parser.add_argument("--format", required=True, choices=list(FORMATS))
-    parser.add_argument("--model", type=Path, required=True, help="a frozen model, or a stripped model's folder")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument(
+        "--model", type=path_or_address, required=True, help="a frozen model, or a stripped model's folder"
+    )
+    parser.add_argument("--out", type=path_or_address, required=True, help="the file to write")
     parser.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="to check on (default: the test images)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
@@ -31,7 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UserError(f"--count {given.count}: allowed 1 or more")
     if given.images and given.data_dir:
         raise UserError("--data_dir: has no effect with --images")
-    if given.out.is_dir():
+    if isinstance(given.out, Path) and given.out.is_dir():
         raise UserError(f"--out {given.out}: is a folder, allowed the name of a file")
     return given
 
@@ -78,8 +82,9 @@ def main(argv: list[str] | None = None) -> None:
     images = images_to_check(source, given)
     if images is not None:
         source.require_agreement(images)
-    for line in write_checked(given, source, images):
-        print(line)
+    with writing(given.out) as given.out:
+        lines = write_checked(given, source, images)
+    print(named("\n".join(lines)))
 
 
 if __name__ == "__main__":

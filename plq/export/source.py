@@ -13,6 +13,8 @@ from plq.freeze import freeze, open_test, read_source
 from plq.frozen.agreement import Reference, differences
 from plq.frozen.model import FrozenModel, from_frozen, load
 from plq.predict import read_image
+from plq.remote.address import Address
+from plq.remote.opened import reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +37,13 @@ class Source:
                     raise UserError(f"frozen and stripped model differ beyond ties: {where}")
 
 
-def open_source(path: Path) -> Source:
+def open_source(given: Path | Address) -> Source:
     """A frozen model's file, or a stripped model's folder, which is frozen here. Raises UserError for anything else."""
-    if path.is_file():
-        return Source(load(path))
-    stripped = read_source(path).exact
-    return Source(from_frozen(freeze(stripped), str(path)), stripped)
+    with reading(given) as path:
+        if path.is_file():
+            return Source(load(path))
+        stripped = read_source(path).exact
+    return Source(from_frozen(freeze(stripped), str(given)), stripped)
 
 
 def image_files(model: FrozenModel, paths: list[Path]) -> np.ndarray:

@@ -17,6 +17,8 @@ from plq.data.fit import fit_batch, fit_image
 from plq.errors import UserError
 from plq.frozen.file import Frozen, read
 from plq.frozen.run import Arrays, Runner, plan
+from plq.remote.address import Address
+from plq.remote.opened import reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +79,10 @@ class FrozenModel:
         return jax.jit(self.runner.logits)
 
 
-def load(path: str | Path) -> FrozenModel:
-    """Read a frozen model. Raises UserError, in one line, for anything else."""
-    return from_frozen(read(Path(path)), str(path))
+def load(path: str | Path | Address) -> FrozenModel:
+    """Read a frozen model, also at an address (gs://, s3://). Raises UserError, in one line, for anything else."""
+    with reading(path) as file:
+        return from_frozen(read(file), str(path))
 
 
 def from_frozen(frozen: Frozen, source: str = "model") -> FrozenModel:

@@ -20,6 +20,7 @@ from jax._src import distributed
 from jax.errors import JaxRuntimeError
 
 from plq.errors import UserError
+from plq.remote.address import named
 
 LOST = 134  # exit status once another process is lost: that of JAX's own way out
 GRACE_SECONDS = 2.0  # for the others to hear of an end, or to come to the same one by themselves
@@ -89,7 +90,7 @@ class Watch(threading.Thread):
         self.over = True
         status, text = 1, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if isinstance(error, UserError):
-            status, text = 2, str(error)
+            status, text = 2, named(str(error))
         elif isinstance(error, KeyboardInterrupt):
             status, text = 130, "stopped by Ctrl-C"
         else:

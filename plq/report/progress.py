@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from plq.remote.address import named
+
 WINDOW = 20  # updates over which the speed is taken
 PLAIN_SECONDS = 10.0  # at least this long between lines where the line cannot be rewritten
 
@@ -45,7 +47,7 @@ class Progress:
         """A full line that stays, above the live one."""
         line = self.shown
         self._rewrite("")
-        print(text, file=self.stream, flush=True)
+        print(named(text), file=self.stream, flush=True)
         self._rewrite(line)
 
     def close(self) -> None:
