@@ -83,7 +83,7 @@ def test_few_bits_with_a_branch_start_from_it_too(folder, float_run):
 def test_a_calibration_that_overflows_is_refused(float_run, tmp_path):
     """Kernels of 1e30 are finite; the batch statistics of what they give are not."""
     experiment, state = float_run
-    huge = jax.device_get(dict(state.variables))
+    huge = jax.tree.map(np.array, dict(state.variables))
     huge["params"]["conv1"]["conv"]["kernel"] *= np.float32(1e30)
     write_model(tmp_path / "model", huge, experiment.description())
     said = r"calibration on the first batch: params/conv1/act/alpha is (nan|inf), allowed finite scales; what"

@@ -84,5 +84,6 @@ def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
     largest = jnp.max(jnp.abs(flat))
     clips, unit = largest * SHRINKS, at_least_tiny(largest)  # in units of it, so that no square overflows
     errors = jax.lax.map(lambda clip: jnp.mean(in_units(flat - reconstruct(flat, clip), unit) ** 2), clips)
-    best = clips[jnp.argmin(errors)]
+    least = jnp.argmin(errors)
+    best = jnp.where(jnp.isnan(errors[least]), jnp.nan, clips[least])  # a compiled maximum may leave out what is NaN
     return jnp.where(best == 0, 1.0, best)
