@@ -27,6 +27,7 @@ from plq.errors import UserError
 from plq.experiment import all_logits, open_feed
 from plq.hosts.place import ALONE, Place, flagged, launcher
 from plq.hosts.together import together
+from plq.loop import Run
 from plq.remote.address import place
 from plq.remote.mirror import PARTS
 from plq.remote.opened import reading
@@ -207,15 +208,25 @@ def test_two_processes_then_two_on_another_mesh_then_one(alone, config, tmp_path
     assert_same_run(tmp_path, alone)
 
 
-def test_two_processes_at_an_address(alone, config, tmp_path, monkeypatch):
-    """Fully sharded over both, each with a copy of its own, until SIGTERM; then again, on other machines."""
+def test_one_process_at_an_address_then_two(alone, config, tmp_path, monkeypatch):
+    """Stopped by SIGTERM, it goes on fully sharded over two processes, each with a copy of its own."""
+    advance = Run._advance
+
+    def advance_and_signal(run, batch):
+        advance(run, batch)
+        if run.step == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     with stores.s3() as store:
-        address, mesh = store.address("hosts"), ("--config.mesh.data=1", "--config.mesh.fsdp=4")
-        for step, statuses, what in ((13, [143, 143], "stopped by SIGTERM"), (99, [0, 0], "going on from step 1")):
-            monkeypatch.setenv("PLQ_CACHE_DIR", str(tmp_path / str(step)))
-            both = started(config, address, *mesh)
-            found, said = ended(both, place(address).copy("run-0"), step, both[1].terminate)
-            assert found == statuses and what in said[0] and what not in said[1], said
+        address = store.address("hosts")
+        monkeypatch.setenv("PLQ_CACHE_DIR", str(tmp_path / "machine"))
+        monkeypatch.setattr(Run, "_advance", advance_and_signal)
+        with pytest.raises(SystemExit, match="143"):
+            main.main(["--config", str(config), "--workdir", address, "--config.mesh.data=1"])
+        monkeypatch.setenv("PLQ_CACHE_DIR", str(tmp_path / "machines"))
+        both = started(config, address, "--config.mesh.data=1", "--config.mesh.fsdp=4")
+        statuses, said = ended(both, place(address).copy("run-0"), 99, lambda: None)
+        assert statuses == [0, 0] and "going on from step 13 of 44" in said[0] and "step" not in said[1], said
         with reading(address, PARTS) as copy:
             assert_same_run(copy, alone)
             weights, model = open_store(copy).restore_plain(44, ("weights",)), load_file(copy / "model" / VARIABLES)

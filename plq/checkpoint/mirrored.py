@@ -16,16 +16,25 @@ class MirroredStore(Store):
         self._mirror = mirror
 
     def save(self, step: int, state: Any, record: Mapping[str, Any], accuracy: float | None = None) -> None:
-        there = step in self.steps()
+        self.wait()
+        kept = self.steps()
         super().save(step, state, record, accuracy)
-        if self._mirror is not None and not there:
-            self._mirror.send_step(step)
+        if self._mirror is not None and step not in kept:
+            self._mirror.send_step(step, kept)
 
     def wait(self) -> None:
         """Return when the save in progress, if any, is complete here and at the address."""
         super().wait()
         if self._mirror is not None:
             self._mirror.wait()
+
+    def close(self) -> None:
+        """Finish what is in progress, and leave at the address the checkpoints that are left here."""
+        super().close()
+        if self._mirror is not None:
+            self._mirror.give_up()
+            self._mirror.wait()
+            self._mirror.keep(self.steps())
 
     def _writing(self, write: Callable[[], Any]) -> None:
         try:

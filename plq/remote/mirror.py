@@ -56,7 +56,7 @@ class Mirror:
     def __init__(self, bucket: Bucket, folder: Path):
         self.bucket, self.folder, self.lease = bucket, folder, Lease(bucket)
         self._sent: dict[str, tuple[int, int]] = {}  # by name: size and time of the file
-        self._there: set[str] = set()  # steps
+        self._there: set[int] = set()  # steps
         self._background = ThreadPoolExecutor(1, thread_name_prefix="mirror")
         self._sending: Future[None] | None = None
         self._given_up = threading.Event()
@@ -77,7 +77,8 @@ class Mirror:
             names = ", ".join(steps_in(broken))
             warnings.warn(f"{self.bucket.address}/checkpoints: removed half-written checkpoints {names}", stacklevel=4)
             self.bucket.remove(broken)
-        self._there = set(self._steps())
+        steps = (path.name for path in (self.folder / "checkpoints").glob("*"))
+        self._there = {int(step) for step in steps if step.isdecimal()}
         self._sent = {name: _stamp(path) for name, path in self._files(*SMALL)}
 
     def send(self) -> None:
@@ -89,10 +90,13 @@ class Mirror:
                 self.bucket.write(name, path.read_bytes())  # in one piece: the run may be adding to it
                 self._sent[name] = stamp
 
-    def send_step(self, step: int) -> None:
-        """In the background: all files, then the checkpoint of this step as soon as it is in the folder."""
+    def send_step(self, step: int, kept: list[int]) -> None:
+        """In the background: all files, then the checkpoint of this step as soon as it is in the folder.
+
+        ``kept``: the steps that are to stay beside it.
+        """
         self._given_up.clear()
-        self._sending = self._background.submit(self._send_step, str(step))
+        self._sending = self._background.submit(self._send_step, step, kept)
 
     def wait(self) -> None:
         """Return when `send_step` is done. Raises UserError if it failed. The checkpoint must be in the folder."""
@@ -101,24 +105,30 @@ class Mirror:
             sending.result()
 
     def give_up(self) -> None:
-        """The checkpoint that `send_step` waits for will not come."""
+        """A checkpoint that is not in the folder by now does not come."""
         self._given_up.set()
-        self._sending = None
 
-    def _send_step(self, step: str) -> None:
-        while not (self.folder / "checkpoints" / step).is_dir():
+    def keep(self, steps: list[int]) -> None:
+        """Remove the other checkpoints, of those that this run has sent or found."""
+        others = sorted(self._there - set(steps))
+        if others:
+            self.lease.check()
+        for step in others:
+            self._drop(step)
+
+    def _send_step(self, step: int, kept: list[int]) -> None:
+        while not (self.folder / f"checkpoints/{step}").is_dir():
             if self._given_up.wait(0.05):
                 return
         self.send()
         self._upload(f"checkpoints/{step}")
         self._there.add(step)
-        for gone in sorted(self._there - set(self._steps())):
-            self._drop(gone)
+        self.keep([*kept, step])
 
     def set_aside(self, steps: list[int], folder: str) -> None:
         """Send these steps as parts of another folder, where they are by now, and drop them in ``checkpoints``."""
         self.lease.check()
-        for step in map(str, steps):
+        for step in steps:
             self._upload(f"{folder}/{step}")
             self._drop(step)
 
@@ -130,14 +140,11 @@ class Mirror:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.bucket.write(f"{folder}/{COMPLETE}", f"{now}\n".encode())
 
-    def _drop(self, step: str) -> None:
+    def _drop(self, step: int) -> None:
         """First what says that it is complete."""
         self.bucket.remove([f"checkpoints/{step}/{COMPLETE}"])
-        self.bucket.remove(steps_in(self.bucket.sizes()).get(step, []))
+        self.bucket.remove(steps_in(self.bucket.sizes()).get(str(step), []))
         self._there.discard(step)
-
-    def _steps(self) -> list[str]:
-        return [path.name for path in (self.folder / "checkpoints").glob("*") if path.name.isdecimal()]
 
     def _files(self, *parts: str) -> list[tuple[str, Path]]:
         """Names and paths of files, those of a model with its description last."""
@@ -147,7 +154,7 @@ class Mirror:
 
     def close(self) -> None:
         """Send what is left, and let go of the address."""
-        self._given_up.set()  # a checkpoint that is not in the folder by now does not come
+        self.give_up()
         try:
             self.wait()
             self.send()
