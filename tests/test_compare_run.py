@@ -22,13 +22,12 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    """Two seeds of both variants, four steps each; where those of the second should go lies something else."""
+    """Three variants, four steps each; where the last should go lies something else."""
     folder = tmp_path_factory.mktemp("compare")
     (folder / "config.py").write_text(CONFIG)
-    for name in ("plain_1", "expanded_1"):
-        (folder / "out" / "cells" / name).mkdir(parents=True)
-        (folder / "out" / "cells" / name / "cat.png").write_text("cat")
-    options = ["--config", str(folder / "config.py"), "--seeds", "2"]
+    (folder / "out" / "cells" / "float_0").mkdir(parents=True)
+    (folder / "out" / "cells" / "float_0" / "cat.png").write_text("cat")
+    options = ["--config", str(folder / "config.py"), "--seeds", "1", "--variants", "plain,expanded,float"]
     return [sys.executable, "-m", "plq.compare", *options, "--out", str(folder / "out")]
 
 
@@ -61,10 +60,10 @@ def test_the_same_command_goes_on_and_a_failure_stops_nothing(finished):
     out, done = finished
     assert done.returncode == 1, done.stderr
     lines = done.stderr.splitlines()
-    assert [line.split("]")[0] for line in lines if line.startswith("[")] == [f"[{i}/4" for i in range(1, 5)]
+    assert [line.split("]")[0] for line in lines if line.startswith("[")] == [f"[{i}/3" for i in range(1, 4)]
     failed = [line for line in lines if line.startswith("failed: ")]
-    assert [line.split(": ")[1].split("/")[-1] for line in failed] == ["plain_1", "expanded_1"]
-    assert all("holds other things and no run" in line for line in failed)
+    assert [line.split(": ")[1].split("/")[-1] for line in failed] == ["float_0"]
+    assert "holds other things and no run" in failed[0]
     assert "| as configured | 1 |" in done.stdout and "report: " in done.stdout
     good = out / "cells" / "expanded_0"
     assert json.loads((good / "done.json").read_text()) == {} and (good / "model" / "model.json").exists()
@@ -77,7 +76,7 @@ def test_what_a_comparison_leaves(finished):
     assert found["command"].startswith("python -m plq.compare --config")
     point = found["points"][""]
     assert point["difference"]["expanded"]["n"] == 1 and point["final"]["plain"]["by_seed"].keys() == {"0"}
-    assert "Failed: cells/plain_1" in (out / "report.html").read_text()
+    assert "Failed: cells/float_0" in (out / "report.html").read_text()
 
 
 def test_another_config_or_a_busy_folder_is_refused(finished, monkeypatch):

@@ -88,11 +88,10 @@ def test_f_and_the_branch_are_each_lanes_own(trainings):
 
 
 LEARNED = {"quant__weights": "lsq", "quant__activations": "lsq_plus", "quant__weight_bits": 2, "quant__last_bits": 4}
-OTHERS = {"quant__weights": "sawb", "quant__activations": "pact", "quant__weight_bits": 2, "expansion__merge": "concat"}
+ONE_BIT = {"quant__activations": "pact", "expansion__merge": "concat", "factor__order": "front"}
 FIRST_STEPS = {
-    "one bit": {},
-    "learned, calibrated scales, pre-activation": {**LEARNED, "model__name": "resnet20", "model__block": "pre"},
-    "bireal, layer by layer": {**OTHERS, "model__name": "resnet20", "model__block": "bireal", "factor__order": "front"},
+    "learned, calibrated scales": {**LEARNED, "model__block": "pre"},
+    "one bit, layer by layer": {**ONE_BIT, "model__block": "bireal"},
 }
 
 
@@ -100,10 +99,8 @@ FIRST_STEPS = {
 def test_first_steps_agree_before_rounding_can_tell(name, monkeypatch):
     """The first step of each variant, as one lane of two and as a run of its own: loss and all kept weights."""
     monkeypatch.setitem(NETWORKS, "resnet20", partial(ResNet, stages=(1, 1), small_images=True))
-    fields = {**FIRST_STEPS[name], "optimizer__name": "sgd", "data__image_size": 32, "model__width": 0.25}
+    fields = {**FIRST_STEPS[name], "optimizer__name": "sgd", "model__name": "resnet20", "model__width": 0.25}
     fields |= {"mesh__data": 1, "data__batch_size": 16, "model__dropout": 0.0}
-    if "model__name" not in fields:
-        fields |= {"data__image_size": 40, "model__width": 0.05}
     cells = planned(None, **fields)[0].cells
     plain, expanded = (assemble(cell.settings) for cell in cells)
     lanes = Lanes(expanded.task, np.zeros(2, np.int32), np.asarray([0, 1], np.float32))

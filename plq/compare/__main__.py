@@ -36,7 +36,7 @@ The same command given again goes on where it was stopped.
   --vary FIELD=VALUE,VALUE,...
                     compare at each of these values; repeated, at all combinations; A+B=1+x,2+y varies A and B together
   --skip_illegal    leave illegal combinations out, naming them, instead of refusing them
-  --together N      run so many trainings (seeds, plain and EXP-Net) at most as one program (1); 0: all of a point
+  --together N      run so many trainings (seeds, plain and EXP-Net) at most as one program (1); 0: all that fit
   --cells DIR       the folder for the trainings, which several comparisons can share (that of --out)
   --reestimate N    also report accuracy with batch statistics averaged anew over N training batches (0: do not)
 

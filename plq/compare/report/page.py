@@ -119,7 +119,8 @@ def _setting(found: Comparison) -> str:
 
 
 def _length(facts: Facts) -> str:
-    return f"{facts.total_steps / facts.epoch_steps:g} epochs of {facts.epoch_steps:,} steps"
+    epochs = facts.total_steps / facts.epoch_steps
+    return f"{epochs:g} epoch{'s' if epochs != 1 else ''} of {facts.epoch_steps:,} steps"
 
 
 def verdict(points: Mapping[str, dict[str, Any]]) -> str:
