@@ -33,7 +33,8 @@ def path_or_address(text: str) -> Path | Address:
 
 def run(main: Callable[[], None]) -> None:
     """Run a program: status 0, or 2 after one line on stderr that says what was wrong."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs pages of what it then raises
+    for name in ("absl", "gcsfs", "google.auth"):  # these log pages of what is then raised
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.formatwarning = lambda message, *_, **__: f"plq: warning: {named(str(message))}\n"
     try:
         main()

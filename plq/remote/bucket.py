@@ -41,9 +41,7 @@ class Bucket:
         except FileNotFoundError as error:
             raise UserError(f"{self.address}: no bucket {self.address.bucket} is to be seen") from error
         files = {path: int(about["size"]) for path, about in found.items() if about["type"] == "file"}
-        return {path.removeprefix(f"{root}/"): size for path, size in files.items() if path.startswith(f"{root}/")} | (
-            {"": files[root]} if root in files else {}
-        )
+        return {path[len(root) + 1 :]: size for path, size in files.items() if f"{path}/".startswith(f"{root}/")}
 
     def read(self, name: str) -> bytes | None:
         """The object; None if there is none."""

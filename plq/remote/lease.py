@@ -30,6 +30,7 @@ class Lease(threading.Thread):
     def __init__(self, bucket: Bucket, beat: float = BEAT, stale: float = STALE, settle: float = SETTLE):
         super().__init__(name="lease", daemon=True)
         self.bucket, self.beat, self.stale, self.settle = bucket, beat, stale, settle
+        self._quick = Bucket(bucket.address, waits=())
         self.me = {"holder": f"process {os.getpid()} on {socket.gethostname()}", "token": uuid.uuid4().hex}
         self._beats = 0
         self._over = threading.Event()
@@ -40,7 +41,7 @@ class Lease(threading.Thread):
         found = self.bucket.read(NAME)
         if found is None and not self.bucket.create(NAME, self._sign()):
             found = self.bucket.read(NAME)
-        if found is not None:
+        if found is not None and not self._is_mine(found):  # it is, if the answer to `create` was lost
             self._outlast(found)
             self.bucket.write(NAME, self._sign())
         time.sleep(self.settle)
@@ -63,17 +64,16 @@ class Lease(threading.Thread):
         """Give a sign of life. Raises UserError if another run has taken the address over."""
         with self._writing:
             found = self.bucket.read(NAME)
-            if _lock(found).get("token") != self.me["token"]:
+            if not self._is_mine(found):
                 raise UserError(f"{self._where()}: another run is using it ({_holder(found)}), this one stops")
             self.bucket.write(NAME, self._sign())
 
     def run(self) -> None:
-        quick = Bucket(self.bucket.address, waits=())
         while not self._over.wait(self.beat):
             with self._writing:
                 try:
-                    if _lock(quick.read(NAME)).get("token") == self.me["token"]:
-                        quick.write(NAME, self._sign())
+                    if self._is_mine(self._quick.read(NAME)):
+                        self._quick.write(NAME, self._sign())
                 except UserError:
                     continue  # the next one may come through; if none does for long, `check` will tell
 
@@ -81,8 +81,11 @@ class Lease(threading.Thread):
         """Take the lock away, if it is still this run's."""
         self._over.set()
         with self._writing:
-            if _lock(self.bucket.read(NAME)).get("token") == self.me["token"]:
+            if self._is_mine(self.bucket.read(NAME)):
                 self.bucket.remove([NAME])
+
+    def _is_mine(self, found: bytes | None) -> bool:
+        return _lock(found).get("token") == self.me["token"]
 
     def _sign(self) -> bytes:
         self._beats += 1
