@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from plq.errors import UserError
 from plq.experiment import all_logits
-from plq.export.formats import FORMATS
+from plq.export.formats import FORMATS, export_onnx
 from plq.freeze import open_test
 from plq.frozen.model import FrozenModel, load
 from plq.frozen.sizes import layers, quantized_ratio
@@ -35,6 +36,7 @@ QUANTIZERS = (
     ("dorefa", "clip"), ("dorefa", "abs"), ("xnor", "clip"), ("syq", "pact"), ("lsq", "lsq"), ("lsq", "lsq_plus"),
     ("apot", "apot"), ("sawb", "pact"),
 )  # fmt: skip
+EXPORTS = {**FORMATS, "onnx_exact": partial(export_onnx, exact=True)}
 BATCH = 1000  # of the exports; QONNX's executor makes a session for each node of each batch
 
 
@@ -123,7 +125,7 @@ def exported(model: FrozenModel, folder: Path, formats: list[str]) -> dict[str, 
     wanted, labels = all_logits(model, feed)
     found = {}
     for name in formats:
-        export = FORMATS[name](model, False)
+        export = EXPORTS[name](model, False)
         path = folder / f"model.{name}"
         path.write_bytes(export.data)
         runs = export.run(path).logits
@@ -154,7 +156,7 @@ def main() -> None:
     parser.add_argument("--set", default="fashion_mnist", help="fashion_mnist, cifar10 or svhn_cropped")
     parser.add_argument("--epochs", type=float, default=0.2)
     parser.add_argument("--only", action="append", default=[], help="a word of the cells wanted; may be repeated")
-    parser.add_argument("--formats", nargs="*", default=list(FORMATS), choices=list(FORMATS))
+    parser.add_argument("--formats", nargs="*", default=list(EXPORTS), choices=list(EXPORTS))
     given = parser.parse_args()
     rows = [header(given.formats)]
     for cell in cells(given.only):

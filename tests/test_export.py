@@ -20,7 +20,7 @@ from plq.errors import UserError
 from plq.export import formats, qdq, stablehlo
 from plq.export.__main__ import main
 from plq.export.check import Exported, compare
-from plq.export.formats import FORMATS
+from plq.export.formats import FORMATS, export_onnx
 from plq.export.qonnx import QONNX, signed_bits
 from plq.export.running import feed, onnx_session, operations_of
 from plq.frozen.file import encode, write
@@ -52,6 +52,9 @@ SMALL = {
     "residual of another grid": {"residual": True, "inputs": Grid(2, -1.0)},
     "residual and |x|": {"residual": True, "activation": {"nonlinearity": "abs"}},
 }
+
+
+EIGHT_BITS = {**SMALL["wide"], "activation": {"grid": Grid(8), "scale": 1 / 64, "divisor": 1 / 64}}
 
 
 def exported(name: str, model, folder: Path, preprocessing: bool = False):
@@ -132,6 +135,26 @@ def test_what_would_saturate_without_vnni_is_stored_as_uint8():
         model = small_model(**{**SMALL[case], "activation": activation})
         graph = onnx.ModelProto.FromString(FORMATS["onnx"](model, False).data).graph
         assert {tensor.name: tensor.data_type for tensor in graph.initializer}["conv/kernel"] == expected
+
+
+def test_exact_leaves_no_misplaced_step(tmp_path):
+    model, images = small_model(**EIGHT_BITS), digits(64, 9)
+    usual, exact = (export_onnx(model, False, exact) for exact in (False, True))
+    assert usual.remedy.startswith("--exact") and not exact.remedy
+    assert "would be misplaced" in exact.notes[0] and "would be misplaced" not in usual.notes[0]
+    (tmp_path / "exact.onnx").write_bytes(exact.data)
+    run = exact.run(tmp_path / "exact.onnx")
+    assert not any(run.slack.values())
+    verdict = compare(model, run, images)
+    assert verdict.ties <= 1 and verdict.top1 == 64
+
+
+def test_a_file_that_breaks_the_rule_is_refused_with_the_remedy(file, monkeypatch):
+    wrong_scale(monkeypatch)
+    config = settings(tiny_config(data__image_size=9)).to_json()
+    write(file, encode(small_model({"config": config}, **EIGHT_BITS).frozen))
+    with pytest.raises(UserError, match="; --exact computes layers with misplaced steps in float$"):
+        main(["--format", "onnx", "--model", str(file), "--out", str(file.parent / "out")])
 
 
 @pytest.mark.parametrize("preprocessing", [False, True])
@@ -323,6 +346,7 @@ def test_without_images_nothing_is_written_unless_asked_for(tmp_path, capsys):
     (["--format", "tflite"], "invalid choice: 'tflite'.*onnx.*qonnx.*stablehlo"),
     (["--count", "0"], "--count 0: allowed 1 or more"),
     (["--data_dir", "d", "--images", "a.png"], "--data_dir: has no effect with --images"),
+    (["--format", "qonnx", "--exact"], "--exact: has no effect with --format qonnx"),
     (["--images", "gone.png"], "gone.png: cannot be read"),
     (["--out", "."], "--out .: is a folder"),
     (["--model", "gone"], "gone: does not exist"),

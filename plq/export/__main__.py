@@ -10,7 +10,7 @@ import numpy as np
 from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
 from plq.export.check import compare
-from plq.export.formats import FORMATS
+from plq.export.formats import FORMATS, Export
 from plq.export.source import Source, image_files, open_source, test_images
 from plq.remote.address import named
 from plq.remote.opened import writing
@@ -26,6 +26,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=path_or_address, required=True, help="the file to write")
     parser.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
+    exact = "onnx: in float what integer kernels would round otherwise than the model"
+    parser.add_argument("--exact", action="store_true", help=exact)
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="to check on (default: the test images)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
     parser.add_argument("--count", type=int, default=1000, help="how many test images to check on (default: 1000)")
@@ -33,6 +35,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     given = parser.parse_args(argv)
     if given.count < 1:
         raise UserError(f"--count {given.count}: allowed 1 or more")
+    if given.exact and given.format != "onnx":
+        raise UserError(f"--exact: has no effect with --format {given.format}, which is exact up to ties in rounding")
     if given.images and given.data_dir:
         raise UserError("--data_dir: has no effect with --images")
     if isinstance(given.out, Path) and given.out.is_dir():
@@ -55,7 +59,8 @@ def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | N
 
 def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray | None) -> list[str]:
     """Write the file, run it, and keep it if it does what the model does. Returns lines about it."""
-    export = FORMATS[given.format](source.frozen, given.with_preprocessing)
+    options = {"exact": True} if given.exact else {}
+    export = FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
     try:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=given.out.parent, prefix=f".{given.out.name}.")
@@ -65,7 +70,7 @@ def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray 
                 file.write(export.data)
             verdict = "not checked: no images"
             if images is not None:
-                verdict = str(compare(source.frozen, export.run(temporary), images))
+                verdict = verified(source, export, temporary, images)
             temporary.chmod(0o644)
             temporary.replace(given.out)
         finally:
@@ -73,6 +78,14 @@ def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray 
     except OSError as error:
         raise UserError(f"--out {given.out}: cannot be written ({error.strerror})") from error
     return [*export.notes, f"{given.out}: {human_bytes(len(export.data))}", verdict]
+
+
+def verified(source: Source, export: Export, path: Path, images: np.ndarray) -> str:
+    """What the comparison found. Raises UserError, with what to do instead, if the file breaks its rule."""
+    try:
+        return str(compare(source.frozen, export.run(path), images))
+    except UserError as error:
+        raise UserError("; ".join(filter(None, [str(error), export.remedy]))) from error
 
 
 def main(argv: list[str] | None = None) -> None:

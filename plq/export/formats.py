@@ -1,10 +1,13 @@
 """The formats by name: each turns a frozen model into bytes, and opens a file of these bytes to run it."""
 
+from __future__ import annotations
+
 import dataclasses
 import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -16,6 +19,9 @@ from plq.frozen.model import FrozenModel
 from plq.frozen.nodes import Normalize
 from plq.report.table import format_table
 
+if TYPE_CHECKING:
+    from plq.export.qdq import QDQ
+
 
 @dataclasses.dataclass(frozen=True)
 class Export:
@@ -24,27 +30,38 @@ class Export:
     data    what the file is to hold
     run     opens the file, to run it
     notes   lines for the user about what is in it
+    remedy  what to try where the file does not do what the model does
     """
 
     data: bytes
     run: Callable[[Path], Exported]
     notes: list[str]
+    remedy: str = ""
 
 
-def export_onnx(model: FrozenModel, preprocessing: bool) -> Export:
-    """ONNX for integer kernels (`plq.export.qdq`)."""
+def export_onnx(model: FrozenModel, preprocessing: bool, exact: bool = False) -> Export:
+    """ONNX for integer kernels (`plq.export.qdq`). ``exact``: without units that step at other sums than the model."""
     _need("onnx", "onnx", "onnxruntime")
     from plq.export import running
-    from plq.export.qdq import QDQ
     from plq.export.writer import OPSET
 
-    made = QDQ(model.frozen.graph, preprocessing)
-    data = made.model("batch", properties(model)).SerializeToString()
+    made, data = _onnx(model, preprocessing, {})
+    misplaced = {k.layer: f"{k.misplaced} of {k.steps} steps would be misplaced" for k in made.kernels if k.misplaced}
+    if exact and misplaced:
+        made, data = _onnx(model, preprocessing, misplaced)
+    remedy = "--exact computes layers with misplaced steps in float" if misplaced and not exact else ""
     header = ["layer", "operands", "steps", "misplaced", "in float because"]
     rows = [[k.layer, k.operands, k.steps, k.misplaced, k.reason] for k in made.kernels]
     integer = sum(kernel.operands != "float" for kernel in made.kernels)
     what = f"ONNX opset {OPSET}; {integer} of {len(rows)} layers on integer kernels"
-    return Export(data, lambda path: running.run_onnx(path, made), [format_table(header, rows), what])
+    return Export(data, lambda path: running.run_onnx(path, made), [format_table(header, rows), what], remedy)
+
+
+def _onnx(model: FrozenModel, preprocessing: bool, in_float: dict[str, str]) -> tuple[QDQ, bytes]:
+    from plq.export.qdq import QDQ
+
+    made = QDQ(model.frozen.graph, preprocessing, in_float)
+    return made, made.model("batch", properties(model)).SerializeToString()
 
 
 def export_qonnx(model: FrozenModel, preprocessing: bool) -> Export:
@@ -76,7 +93,7 @@ def export_stablehlo(model: FrozenModel, preprocessing: bool) -> Export:
     return Export(stablehlo.serialized(model.runner), run, [note])
 
 
-FORMATS: dict[str, Callable[[FrozenModel, bool], Export]] = {
+FORMATS: dict[str, Callable[..., Export]] = {  # of a FrozenModel, and whether the file takes pixels
     "onnx": export_onnx,
     "qonnx": export_qonnx,
     "stablehlo": export_stablehlo,

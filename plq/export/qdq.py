@@ -5,6 +5,8 @@ with the integers of `plq.export.requantize`. All others are written in float, o
 """
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from onnx import TensorProto
@@ -18,18 +20,23 @@ from plq.export.units import Unit, find_units, fits_int8
 from plq.frozen.graph import Graph
 from plq.frozen.nodes import Activation
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 WIDE_INTEGER, MIDDLE = "uint8 x uint8", 128
 
 
 class QDQ(Mixed):
-    """A frozen graph as an ONNX model for integer kernels. ``slack``: see `plq.export.check.Exported`."""
+    """A frozen graph as an ONNX model for integer kernels. ``slack``: see `plq.export.check.Exported`.
 
-    def __init__(self, graph: Graph, preprocessing: bool) -> None:
+    Args:
+        in_float: products that are computed in float although they begin a unit, and why.
+    """
+
+    def __init__(self, graph: Graph, preprocessing: bool, in_float: Mapping[str, str] = NOTHING) -> None:
         super().__init__(graph, preprocessing)
         self.units: dict[str, Unit] = {}  # by the name of the activation
         self.steps: dict[str, Steps] = {}  # by the name of the product
         self.slack: dict[str, float] = {}
-        for name, unit in find_units(graph).items():
+        for name, unit in (find_units(graph) | dict(in_float)).items():
             if isinstance(unit, str):
                 self.reasons[name] = unit
                 continue
