@@ -150,7 +150,7 @@ def test_programs_read_and_write_addresses(done, local, cache, capsys):
 
 
 def test_a_run_starts_from_a_model_at_an_address(done, experiment):
-    source, variables = read_start(done, experiment.task.architecture)
+    source, variables = read_start(done, experiment.task.architecture, {})
     assert source.startswith(f"{done} (W1/A2 svhn") and "params" in variables
 
 
