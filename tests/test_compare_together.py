@@ -23,10 +23,11 @@ from plq.models.resnet import ResNet
 from plq.train.lanes import Lanes
 from plq.variables import ancillary_leaves, leaf_path
 
-# In float, and by plain gradient descent: rounding stays rounding. With few bits, or Adam at a gradient of nearly 0,
-# a last bit can change a sign, and from then on the two are different runs of the same distribution.
+# In float, and by small steps of plain gradient descent: rounding stays rounding. With few bits, Adam at a gradient of
+# nearly 0, or larger steps across the bend of |x|, where all of a digit's background lies at once, a last bit can change
+# a sign, and from then on the two are different runs of the same distribution.
 FIELDS = {
-    "quant__weight_bits": 32, "quant__activation_bits": 32, "optimizer__name": "sgd", "optimizer__learning_rate": 0.01,
+    "quant__weight_bits": 32, "quant__activation_bits": 32, "optimizer__name": "sgd", "optimizer__learning_rate": 0.002,
     "data__pad": 2, "train__epochs": 0.5, "report__every_steps": 3, "model__dropout": 0.3,
 }  # fmt: skip
 
@@ -73,9 +74,9 @@ def test_a_lane_ends_as_the_run_alone(trainings, variant):
     history, expected = read_history(training.folder), alone.evaluate(state)
     assert [record["step"] for record in history.train] == [3, 6, 9, 11]
     assert history.test[-1]["loss"] == pytest.approx(expected["loss"], rel=1e-3)
-    assert history.test[-1]["accuracy"] == pytest.approx(expected["accuracy"], abs=6.5 / 360)  # near ties
+    assert history.test[-1]["accuracy"] == pytest.approx(expected["accuracy"], abs=1.5 / 360)
     model = inference.load(training.folder / "model")
-    close = lambda lane, own: np.testing.assert_allclose(lane, own, rtol=0.05, atol=2e-2)  # steps drift apart
+    close = lambda lane, own: np.testing.assert_allclose(lane, own, rtol=1e-2, atol=1e-3)
     jax.tree.map(close, jax.device_get(model.variables["params"]), jax.device_get(state.weights["params"]))
 
 
