@@ -24,7 +24,7 @@ from plq.train.lanes import Lanes
 from plq.variables import ancillary_leaves, leaf_path
 
 # In float, and by small steps of plain gradient descent: rounding stays rounding. With few bits, Adam at a gradient of
-# nearly 0, or larger steps across the bend of |x|, where all of a digit's background lies at once, a last bit can change
+# nearly 0, or larger steps across the bend of |x|, where all of a digit's background lies at once, a last bit can turn
 # a sign, and from then on the two are different runs of the same distribution.
 FIELDS = {
     "quant__weight_bits": 32, "quant__activation_bits": 32, "optimizer__name": "sgd", "optimizer__learning_rate": 0.002,
