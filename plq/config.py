@@ -67,7 +67,9 @@ def load(file: Path, argument: str = "") -> ConfigDict:
 def _get_config(file: Path, argument: str) -> Any:
     """What the file's get_config gives; without an argument at its default."""
     loader = SourceFileLoader(file.stem, str(file))
-    module: Any = importlib.util.module_from_spec(importlib.util.spec_from_loader(file.stem, loader))  # type: ignore
+    spec = importlib.util.spec_from_loader(file.stem, loader)
+    assert spec is not None
+    module: Any = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UserError(f"--config {file}: has no function get_config()")

@@ -1,7 +1,11 @@
 """Very short trainings on the digits that several tests share."""
 
+import os
+import signal
+
 from plq.config import default, settings
 from plq.experiment import Experiment, assemble
+from plq.loop import Run
 
 
 def tiny_config(**fields):
@@ -27,3 +31,21 @@ def trained(experiment: Experiment, steps: int | None = None):
     for step in range(experiment.total_steps if steps is None else steps):
         state = experiment.left_behind(experiment.step(state, *experiment.batch(step)), step + 1)
     return state
+
+
+def to_the_end(run: Run, stop_at: int | None = None) -> Run:
+    """Train, write the model and close; with ``stop_at`` SIGTERM comes during that step."""
+    advance = run._advance
+
+    def advance_and_signal(batch):
+        advance(batch)
+        if run.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run._advance = advance_and_signal
+    try:
+        run.train()
+        run.finish()
+    finally:
+        run.close()
+    return run

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from runs import tiny, tiny_config
+from runs import tiny, tiny_config, to_the_end
 
 from plq import inference
 from plq.checkpoint.model_file import VARIABLES
@@ -28,21 +27,7 @@ FIELDS = {"checkpoint__every_steps": 4, "report__every_steps": 3, "data__pad": 2
 def run(workdir, experiment, stop_at=None):
     """A whole run, or one that gets SIGTERM during step ``stop_at``. Returns the Run."""
     workdir.mkdir(exist_ok=True)
-    current = Run(experiment, workdir)
-    advance = current._advance
-
-    def advance_and_signal(batch):
-        advance(batch)
-        if current.step == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    current._advance = advance_and_signal
-    try:
-        current.train()
-        current.finish()
-    finally:
-        current.close()
-    return current
+    return to_the_end(Run(experiment, workdir), stop_at)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import stores
-from runs import tiny
+from runs import tiny, to_the_end
 
 import plq
 from plq import evaluate, freeze, inference, prune
@@ -59,20 +58,7 @@ def experiment():
 def run(where, experiment, stop_at=None):
     """A run as the program has it, or one that gets SIGTERM during step ``stop_at``."""
     with claimed(where, experiment.settings) as (folder, make_store):
-        current = Run(experiment, folder, make_store)
-        advance = current._advance
-
-        def advance_and_signal(batch):
-            advance(batch)
-            if current.step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        current._advance = advance_and_signal
-        try:
-            current.train()
-            current.finish()
-        finally:
-            current.close()
+        to_the_end(Run(experiment, folder, make_store), stop_at)
 
 
 @pytest.fixture(scope="module")

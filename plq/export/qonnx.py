@@ -8,8 +8,6 @@ integers: DoReFa's and SAWB's weights, odd multiples of half a step, are integer
 levels is, in weights, integers of as many bits as the largest needs, and in activations a MultiThreshold.
 """
 
-from typing import cast
-
 import numpy as np
 import onnx
 
@@ -43,8 +41,13 @@ class QONNX(Translator):
             return super().nonlinear(node, x)
         return self.writer.add("Relu", [x], f"{node.name}/relu")
 
-    def quantized(self, node: Activation, x: str) -> str:
-        grid = cast(Grid, node.grid)
+    def activation(self, node: Activation) -> None:
+        super().activation(node)
+        if node.grid is not None:
+            self.reals[node.name] = self.quantized(node, node.grid, self.reals[node.name])
+
+    def quantized(self, node: Activation, grid: Grid, x: str) -> str:
+        """The real numbers on the grid, from h(x)."""
         if grid.levels is None:
             mode = ROUNDING[node.rounding]
             scale = np.array(node.scale)

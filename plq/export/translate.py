@@ -126,8 +126,8 @@ class Translator:
         self.reals[node.name] = self.writer.add("Add", [self.real(name) for name in node.inputs], node.name)
 
     def activation(self, node: Activation) -> None:
-        x = self.nonlinear(node, self.real(node.inputs[0]))
-        self.reals[node.name] = x if node.grid is None else self.quantized(node, x)
+        """h(x); what puts it on a grid is each format's own."""
+        self.reals[node.name] = self.nonlinear(node, self.real(node.inputs[0]))
 
     def nonlinear(self, node: Activation, x: str) -> str:
         """h(x), as `Activation` has it."""
@@ -138,10 +138,6 @@ class Translator:
             ends = [self.writer.constant(np.float32(end), f"clip/{end}") for end in (0, 1)]
             x = self.writer.add("Clip", [x, *ends], f"{node.name}/clip")
         return x
-
-    def quantized(self, node: Activation, x: str) -> str:
-        """The real numbers on the node's grid, from h(x)."""
-        raise NotImplementedError(f"{type(self).__name__}.quantized")
 
     def halve(self, node: Halve) -> None:
         self.unchanged(node, lambda x, zero: self.pooled(node, x))

@@ -86,10 +86,10 @@ def _shape(name: str, entry: Any) -> tuple[str, tuple[int, ...]]:
     dtype, shape = (entry.get("dtype"), entry.get("shape")) if isinstance(entry, dict) else (None, None)
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise UserError(f"tensor {name[:80]!r}: found dtype {dtype!r:.20}, allowed {', '.join(DTYPES)}")
-    legal = isinstance(shape, list) and len(shape) <= MAX_RANK
-    if not legal or not all(type(length) is int and 0 < length <= MAX_FILE for length in shape):  # type: ignore[union-attr]
+    lengths = shape if isinstance(shape, list) and len(shape) <= MAX_RANK else [None]
+    if not all(type(length) is int and 0 < length <= MAX_FILE for length in lengths):
         raise UserError(f"tensor {name[:80]!r}: its shape is not a list of at most {MAX_RANK} lengths above 0")
-    return dtype, tuple(shape)  # type: ignore[arg-type]
+    return dtype, tuple(lengths)
 
 
 def _ordered(shapes: Shapes) -> Shapes:

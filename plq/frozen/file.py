@@ -23,7 +23,7 @@ from plq.data.fit import FITS
 from plq.errors import UserError
 from plq.frozen import container
 from plq.frozen.graph import Graph, parse_nodes
-from plq.frozen.nodes import Node, Tensors
+from plq.frozen.nodes import Node, Product, Tensors
 from plq.frozen.pack import pack, unpack
 
 FORMAT, VERSION = "plq", "1"
@@ -59,10 +59,7 @@ class Frozen:
 def packed_bits(nodes: tuple[Node, ...]) -> dict[str, int]:
     """The tensors that are stored as packed codes, and their bits."""
     return {
-        node.tensor(role): node.grid.bits  # type: ignore[attr-defined]
-        for node in nodes
-        for role, dtype in node.roles().items()
-        if dtype is np.uint8
+        node.tensor("kernel"): node.grid.bits for node in nodes if isinstance(node, Product) and node.grid is not None
     }
 
 

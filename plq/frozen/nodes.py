@@ -3,6 +3,7 @@
 Shapes are without the batch axis: images are [height, width, channels], vectors [channels].
 """
 
+import abc
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Value:
 
 
 @dataclasses.dataclass(frozen=True)
-class Node:
+class Node(abc.ABC):
     """One operation. ``name`` is also that of its result; ``inputs`` are names of earlier results, or "image".
 
     A tensor of the node is found in the graph under "<name>/<role>".
@@ -55,9 +56,9 @@ class Node:
         """The tensors that it has: role and dtype (uint8: codes)."""
         return {}
 
+    @abc.abstractmethod
     def result(self, inputs: Sequence[Value], tensors: Tensors) -> Value:
         """What it gives for these inputs. Raises UserError, naming the node, for whatever does not fit."""
-        raise NotImplementedError(f"{type(self).__name__}.result")
 
     def fail(self, found: str, allowed: str) -> UserError:
         """The one line about this node."""
@@ -118,9 +119,9 @@ class Product(Node):
     def roles(self) -> dict[str, type]:
         return {"kernel": np.float32} if self.grid is None else {"kernel": np.uint8, "scale": np.float32}
 
+    @abc.abstractmethod
     def kernel_shape(self, channels: int) -> Shape:
         """The kernel's shape for this many input channels."""
-        raise NotImplementedError(f"{type(self).__name__}.kernel_shape")
 
     def check_kernel(self, shape: Shape, tensors: Tensors) -> None:
         """Raise UserError unless kernel and scale have the shapes they must have and codes are below the limit."""
