@@ -1,6 +1,5 @@
 """``model.plq``: packed to the bit, whole or refused in one line, and no larger in memory than it says."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -363,8 +362,18 @@ def test_whatever_is_read_can_be_run(generator):
                 return
             place = place[key]
 
-    with contextlib.suppress(UserError):
+    refused = ""
+    try:
         runs(from_frozen(decode(resealed(small(), change))))
+    except UserError as error:
+        refused = str(error)
+    assert "\n" not in refused
+
+
+def test_what_is_read_unchanged_runs():
+    from plq.frozen.model import from_frozen
+
+    runs(from_frozen(decode(resealed(small(), lambda model, tensors: None))))
 
 
 def runs(model) -> None:
