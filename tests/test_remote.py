@@ -1,6 +1,7 @@
 """Runs and models in object stores: as on a disk, whatever is stopped, broken or in the way."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,7 +100,10 @@ def test_a_run_at_an_address_ends_as_one_on_a_disk(done, local):
     for name in ("config.json", "metrics.jsonl", f"model/{VARIABLES}", "model/model.json"):
         assert files.cat_file(f"{done}/{name}") == (local / name).read_bytes(), name
     steps = {name.split("/")[1] for name in objects(done) if name.startswith("checkpoints/")}
-    assert steps == {path.name for path in (local / "checkpoints").iterdir()} == {"33", "44"}
+    records = map(json.loads, (local / "metrics.jsonl").read_text().splitlines())
+    accuracies = {str(record["step"]): record["accuracy"] for record in records if record["kind"] == "test"}
+    best = max(reversed(accuracies), key=accuracies.__getitem__)
+    assert steps == {path.name for path in (local / "checkpoints").iterdir()} == {"33", "44", best}
     assert ".lock" not in objects(done) and "timing.jsonl" in objects(done)
 
 
