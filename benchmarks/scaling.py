@@ -6,7 +6,8 @@ The SVHN network on scikit-learn's digits, W1A2; --batch_size is that of each pr
 processor core for each (where taskset is there), gloo between them. One and two processes take turns. Bytes are read
 off the collective operations of the compiled step, for each device, as a ring sends them: (n - 1) / n of what an
 all-gather or a reduce-scatter has, twice that for an all-reduce. The minimum is one all-reduce of one gradient for
-each trained value.
+each trained value. "In flight" is the share of profiled steps in which a collective operation of process 0 was under
+way, its waiting for the other process included; "exposed" the part of that in which nothing else was computed.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from typing import Any
 SENT = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "all-to-all": 1, "collective-permute": 1}
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 STAGES = ("expanded", "after removal")
+STEP, SHARES = "a step", ("in flight", "exposed")
+Span = tuple[float, float]  # from and to, ns
 
 
 def child(given: argparse.Namespace) -> None:
@@ -60,8 +63,57 @@ def child(given: argparse.Namespace) -> None:
                 state = jax.block_until_ready(step(state, *batch))
                 times.append(time.perf_counter() - begin)
             found[stage] = {"seconds": times, "weights": weights, "collectives": collectives(step.as_text())}
+            with tempfile.TemporaryDirectory() as folder:
+                with jax.profiler.trace(folder):
+                    for _ in range(given.steps):
+                        with jax.profiler.TraceAnnotation(STEP):
+                            state = jax.block_until_ready(step(state, *batch))
+                found[stage] |= shares(Path(folder))
         if is_first():
             given.out.write_text(json.dumps(found))
+
+
+def shares(folder: Path) -> dict[str, float]:
+    """Shares of the profiled steps with a collective under way, and with nothing else beside it."""
+    from jax.profiler import ProfileData
+
+    (file,) = folder.glob("**/*.xplane.pb")
+    events = [
+        event for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for event in line.events
+    ]
+    steps = [(event.start_ns, event.end_ns) for event in events if event.name == STEP]
+    ours, others = spans(events)
+    within = lambda found: united([(max(a, c), min(b, d)) for a, b in found for c, d in steps if max(a, c) < min(b, d)])
+    length = lambda found: sum(end - begin for begin, end in found)
+    whole, collective = length(united(steps)), within(ours)
+    exposed = length(united([*collective, *within(others)])) - length(within(others))
+    return dict(zip(SHARES, (length(collective) / whole, exposed / whole), strict=True))
+
+
+def spans(events: list[Any]) -> tuple[list[Span], list[Span]]:
+    """When collective operations, and other operations, ran. One that goes on after its call has a mark "end: NAME"."""
+    ends: dict[str, list[float]] = {}
+    for event in events:
+        if event.name.startswith("end: "):
+            ends.setdefault(event.name.removeprefix("end: "), []).append(event.start_ns)
+    found: tuple[list[Span], list[Span]] = ([], [])
+    for event in events:
+        if "hlo_op" in dict(event.stats):
+            later = [end for end in ends.get(event.name, ()) if end >= event.start_ns]
+            span = (event.start_ns, max(event.end_ns, min(later, default=event.end_ns)))
+            found[not event.name.startswith(tuple(SENT))].append(span)
+    return found
+
+
+def united(found: list[Span]) -> list[Span]:
+    """The same stretches of time without overlap, in order."""
+    result: list[Span] = []
+    for begin, end in sorted(found):
+        if result and begin <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((begin, end))
+    return result
 
 
 def collectives(text: str) -> dict[str, list[int]]:
@@ -123,6 +175,7 @@ def row(name: str, stage: str, one: list[dict[str, Any]], several: list[dict[str
     counts = ", ".join(f"{len(sizes)} {kind}" for kind, sizes in found["collectives"].items())
     cells = [name, stage, *(f"{1000 * statistics.median(each):.1f}" for each in medians)]
     cells += [f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"]
+    cells += [f"{100 * statistics.median(each[stage][share] for each in several):.0f} %" for share in SHARES]
     cells += [f"{bytes_sent:,.0f}", f"{least:,.0f}", f"{bytes_sent / least:.2f}", counts]
     return "| " + " | ".join(cells) + " |"
 
@@ -147,8 +200,9 @@ def main() -> None:
     for _ in range(given.repeats):
         for name, found in starts.items():
             found.append(measure(given, 1 if name == "one" else 2, "data" if name == "one" else name))
-    print("| mesh of two | step | one process, ms | two, ms | ratio | bytes sent | minimum | ratio | operations |")
-    print("|" + 9 * "---|")
+    times = ("one process, ms", "two, ms", "ratio", *SHARES)
+    columns = ("mesh of two", "step", *times, "bytes sent", "minimum", "ratio", "operations")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name in ("data", "fsdp"):
         for stage in STAGES:
             print(row(name, stage, starts["one"], starts[name], 2))
