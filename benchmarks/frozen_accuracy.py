@@ -30,7 +30,11 @@ from plq.frozen.sizes import layers, quantized_ratio
 from plq.quant.registry import activation_quantizer, weight_quantizer
 from plq.report.workdir import write_text_atomic
 
-NETWORKS = {"svhn": (0.125, 40), "resnet20": (0.25, 28), "mobilenet_v1": (0.125, 28)}  # width, size of images
+NETWORKS: dict[str, dict[str, Any]] = {
+    "svhn": {"model.width": 0.125, "data.image_size": 40, "train.epochs": 0.2},
+    "resnet20": {"model.width": 0.25, "data.image_size": 28, "train.epochs": 0.2},
+    "mobilenet_v1": {"model.width": 0.125, "model.stride": 8, "data.image_size": 28, "train.epochs": 0.4},
+}
 BITS = ((1, 1), (1, 2), (2, 2), (4, 4), (8, 8))
 QUANTIZERS = (
     ("dorefa", "clip"), ("dorefa", "abs"), ("xnor", "clip"), ("syq", "pact"), ("lsq", "lsq"), ("lsq", "lsq_plus"),
@@ -82,12 +86,9 @@ def frozen_model(cell: Cell, folder: Path, given: argparse.Namespace) -> Path:
     """The frozen model of a cell, trained if it is not there."""
     path = folder / "model.plq"
     if not path.exists():
-        width, size = NETWORKS[cell.network]
         fields = {
-            "train.epochs": given.epochs,
-            "data.image_size": size,
+            **NETWORKS[cell.network],
             "model.name": cell.network,
-            "model.width": width,
             "quant.weights": cell.weights,
             "quant.activations": cell.activations,
             "quant.weight_bits": cell.weight_bits,
@@ -154,7 +155,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", default="fashion_mnist", help="fashion_mnist, cifar10 or svhn_cropped")
-    parser.add_argument("--epochs", type=float, default=0.2)
     parser.add_argument("--only", action="append", default=[], help="a word of the cells wanted; may be repeated")
     parser.add_argument("--formats", nargs="*", default=list(EXPORTS), choices=list(EXPORTS))
     given = parser.parse_args()
