@@ -91,17 +91,11 @@ def shares(folder: Path) -> dict[str, float]:
 
 
 def spans(events: list[Any]) -> tuple[list[Span], list[Span]]:
-    """When collective operations, and other operations, ran. One that goes on after its call has a mark "end: NAME"."""
-    ends: dict[str, list[float]] = {}
-    for event in events:
-        if event.name.startswith("end: "):
-            ends.setdefault(event.name.removeprefix("end: "), []).append(event.start_ns)
+    """When collective operations ran, and when others."""
     found: tuple[list[Span], list[Span]] = ([], [])
     for event in events:
         if "hlo_op" in dict(event.stats):
-            later = [end for end in ends.get(event.name, ()) if end >= event.start_ns]
-            span = (event.start_ns, max(event.end_ns, min(later, default=event.end_ns)))
-            found[not event.name.startswith(tuple(SENT))].append(span)
+            found[not event.name.startswith(tuple(SENT))].append((event.start_ns, event.end_ns))
     return found
 
 
