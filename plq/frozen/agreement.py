@@ -78,6 +78,16 @@ class Reference:
         return jax.jit(compute)
 
 
+def with_other_last_bits(variables: Any) -> Any:
+    """Arrays, float32, each number larger or smaller by 2⁻²³ of itself: what float arithmetic leaves open anyway."""
+    random = np.random.default_rng(0)
+
+    def change(x: Any) -> np.ndarray:
+        return np.asarray(x) * (1 + random.choice(np.float32([-(2**-23), 2**-23]), np.shape(x)))
+
+    return jax.tree.map(change, variables)
+
+
 def differences(model: FrozenModel, reference: Reference, images: np.ndarray) -> list[Difference]:
     """The first difference in each image that has one. Images: uint8 [batch, *image_shape]."""
     graph = model.frozen.graph
