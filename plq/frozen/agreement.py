@@ -83,7 +83,7 @@ def with_other_last_bits(variables: Any) -> Any:
     random = np.random.default_rng(0)
 
     def change(x: Any) -> np.ndarray:
-        return np.asarray(x) * (1 + random.choice(np.float32([-(2**-23), 2**-23]), np.shape(x)))
+        return np.asarray(x) * (1 + random.choice(np.array([-1, 1], np.float32), np.shape(x)) * np.float32(2**-23))
 
     return jax.tree.map(change, variables)
 
