@@ -1,7 +1,11 @@
-"""The published SVHN table: three quantizers, two activations, four widths, in the authors' set-up.
+r"""The published SVHN table: three quantizers, two activations, four widths, in the authors' set-up.
 
     python -m plq.main --config configs/svhn.py:dorefa_w1a2_0.25
     python -m plq.main --config configs/svhn.py:dorefa_w1a2_0.25 --config.factor.name=constant     (the plain network)
+
+    python -m plq.compare --config configs/svhn.py --out runs/svhn --seeds 3 \
+      --vary quant.weights+quant.weight_bits=dorefa+1,xnor+1,syq+2 --vary quant.activation_bits=1,2 \
+      --vary model.width=0.125,0.25,0.5,1.0      (all of it, plain and EXP-Net, beside the published points)
 
 The argument is one column and one row: dorefa or xnor, w1a1 or w1a2; syq, w2a1 or w2a2; 0.125, 0.25, 0.5 or 1.0.
 200 epochs of train and extra (944,200 steps), batch 128: Adam at 0.001, halved after 100 epochs; f along a cosine to 0
