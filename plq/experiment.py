@@ -73,7 +73,7 @@ class Experiment:
         settings, data = self.settings, self.settings.data
         architecture = settings.architecture(len(self.info.class_names))
         expansion = settings.expansion
-        network = architecture.expanded(expansion.merge, 1.0, expansion.norm)
+        network = architecture.expanded(expansion.merge, 1.0, expansion.norm, expansion.shared)
         return Task(
             architecture=architecture,
             merge=expansion.merge,
@@ -86,6 +86,7 @@ class Experiment:
             seed=settings.train.seed,
             accumulate=settings.train.accumulate,
             norm=expansion.norm,
+            shared=expansion.shared,
         )
 
     def _factor(self, network: nn.Module) -> Factor:
@@ -98,9 +99,9 @@ class Experiment:
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the network as it starts: with its branches, unless f is 0 from the beginning."""
-        architecture = self.task.architecture
-        starts_plain = self._gone(0)
-        network = architecture.plain() if starts_plain else architecture.expanded(self.task.merge, 1.0, self.task.norm)
+        task = self.task
+        expanded = lambda: task.architecture.expanded(task.merge, 1.0, task.norm, task.shared)
+        network = task.architecture.plain() if self._gone(0) else expanded()
         return layer_table(network, self.image_shape)
 
     @cached_property
@@ -179,8 +180,8 @@ class Experiment:
         return [path for path, role in roles.items() if role == "quantizer"]
 
     def _init(self) -> State:
-        task = self.task
-        return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed, task.norm)
+        task, shape = self.task, self.image_shape
+        return init_state(task.architecture, task.merge, task.optimizer, shape, task.seed, task.norm, task.shared)
 
     def _gone(self, step: int) -> bool:
         zero_from = self.task.factor.zero_from

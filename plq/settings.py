@@ -71,6 +71,7 @@ class Expansion:
     merge: str = "add"  # add, subtract, concat
     leave: bool = True  # when f reaches 0 go on without the branch; False: carry it to the end
     norm: bool = True  # batch norm of the branch
+    shared: bool = False  # the branch has the kernels of the low-precision layers, in float, and none of its own
 
     def check(self) -> None:
         if self.merge not in MERGES:
@@ -211,6 +212,7 @@ APPLIES: dict[str, Callable[[Settings], bool]] = {
     "data.corrupt_share": lambda settings: bool(settings.data.crop),
     "quant.granularity": lambda settings: settings.quant.has_granularity(),
     "quant.eta": lambda settings: settings.quant.weights == "syq" and settings.quant.weight_bits == 2,
+    "expansion.shared": lambda settings: settings.expansion.merge != "concat" and settings.expansion.norm,
     "factor.rate": lambda settings: settings.factor.name == "staircase",
     "factor.cutoff": lambda settings: settings.factor.name == "staircase",
     "factor.power": lambda settings: settings.factor.name == "polynomial",

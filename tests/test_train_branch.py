@@ -1,18 +1,21 @@
 """Variants of the branch, and how much of the output it carries."""
 
 import dataclasses
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import architecture, digit_images, logits, used_variables
 from runs import tiny, trained
 
 from plq.layers.describe import expanded_layers
+from plq.layers.kit import Precision, expanded_kit
 from plq.prune import drop_ancillary
 from plq.train.branch import branch_shares
 from plq.train.factor import Factor
-from plq.variables import ancillary_leaves
+from plq.variables import ancillary_leaves, flatten
 
 LAYERS = tuple(f"conv{i}" for i in range(1, 7))
 
@@ -50,6 +53,40 @@ def test_a_branch_without_batch_norm_leaves_as_one_with():
     np.testing.assert_array_equal(expanded, logits(network.plain(), drop_ancillary(variables), images))
 
 
+def convolved(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def test_a_shared_branch_is_the_latent_kernel_and_trains_it():
+    """Of its own it has a batch norm; its gradient reaches the kernel of each layer as f times a float network's."""
+    x = jax.random.normal(jax.random.key(0), (4, 6, 6, 3))
+    unit = lambda f: expanded_kit(Precision(), "add", f, shared=True).inner(5, name=None)
+    variables = unit(1.0).init(jax.random.key(1), x, False)
+    assert set(flatten(variables["ancillary"])) == {"ancillary_norm/scale", "ancillary_norm/bias"}
+    kernel = variables["params"]["conv"]["kernel"]
+    outputs = {f: unit(f).apply(variables, x, False) for f in (0.0, 0.5)}
+    expected = 0.5 * convolved(x, kernel) / np.sqrt(1 + 1e-4)
+    np.testing.assert_allclose(outputs[0.5] - outputs[0.0], expected, rtol=1e-4, atol=1e-5)
+
+    def total(kernel, f):
+        params = {**variables["params"], "conv": {"kernel": kernel}}
+        return jnp.sum(unit(f).apply({**variables, "params": params}, x, False))
+
+    gradient = {f: jax.grad(total)(kernel, f) for f in outputs}
+    float_gradient = jax.grad(lambda kernel: jnp.sum(convolved(x, kernel)))(kernel)
+    expected = 0.5 * float_gradient / np.sqrt(1 + 1e-4)
+    np.testing.assert_allclose(gradient[0.5] - gradient[0.0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_shared_branches_are_found_in_order_and_leave_as_others_do():
+    network = architecture()
+    assert expanded_layers(network.expanded("subtract", 1.0, shared=True), (40, 40, 1)) == LAYERS
+    variables = used_variables(network.expanded("subtract", 0.0, shared=True), digit_images(100))
+    images = digit_images(50)
+    expanded = logits(network.expanded("subtract", np.float32(0.0), shared=True), variables, images)
+    np.testing.assert_array_equal(expanded, logits(network.plain(), drop_ancillary(variables), images))
+
+
 def test_layers_one_after_another_train_and_leave():
     """Without batch norm as well: the branch trains, the front goes first, and all of it is left behind."""
     experiment = tiny(expansion__norm=False, factor__order="front", train__epochs=0.5)
@@ -61,3 +98,18 @@ def test_layers_one_after_another_train_and_leave():
     assert not np.array_equal(kernel(before), kernel(experiment.initial_state()))
     shares = jax.device_get(experiment.branch_shares(before, experiment.test.split.images[:64]))
     assert shares["conv1"] == 0 < shares["conv6"]
+
+
+def test_a_step_at_f_0_is_that_without_the_shared_branch():
+    """To rounding: two programs add the branch's exact zeros to the kernel's gradient in different places."""
+    experiment = tiny(expansion__shared=True)
+    zero = experiment.task.factor.zero_from
+    state = experiment.initial_state()
+    for step in range(zero):
+        state = experiment.step(state, *experiment.batch(step))
+    copied = jax.tree.map(jnp.copy, state)
+    with_branch = experiment.step(state, *experiment.batch(zero))
+    without = experiment.step(experiment.left_behind(copied, zero), *experiment.batch(zero))
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, without.weights, drop_ancillary(with_branch.weights))
+    jax.tree.map(np.testing.assert_array_equal, without.statistics, drop_ancillary(with_branch.statistics))

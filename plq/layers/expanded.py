@@ -91,13 +91,15 @@ class ExpandedUnit(nn.Module):
     The kept variables have the names they have in the plain unit. ``factor`` is f, a scalar in [0, 1], traced
     or not. At f = 0 the output is that of ``low`` bit for bit (concat: with zeros beside it) and the ancillary
     parameters get a zero gradient. Output: an array like ``low``'s, or a `Concat` of two. ``use_norm`` False leaves
-    BN_anc out. Input: an array, a `Concat`, or a `Fork` of them.
+    BN_anc out. ``shared``: A is W, the kernel before Qw, which so is trained through both branches; it needs an input
+    without ancillary channels. Input: an array, a `Concat`, or a `Fork` of them.
     """
 
     low: Unit
     merge: str
     factor: Array | float
     use_norm: bool = True
+    shared: bool = False
 
     def setup(self):
         nn.share_scope(self, self.low)
@@ -114,10 +116,14 @@ class ExpandedUnit(nn.Module):
         return low - ancillary if self.merge == "subtract" else low + ancillary
 
     def ancillary(self, x: Any, train: bool) -> Array:
-        y = self.ancillary_conv(x)
+        y = self.ancillary_conv.contract(x, self._latent()) if self.shared else self.ancillary_conv(x)
         if self.use_norm:
             y = self.ancillary_norm(y, use_running_average=not train)
         return y if self.low.pool is None else self.low.pool(y)
+
+    def _latent(self) -> Array:
+        """W itself, which ``low`` has created."""
+        return self.get_variable("params", "conv")["kernel"]
 
 
 class ExpandedEntry(nn.Module):

@@ -66,6 +66,7 @@ def init_state(
     image_shape: tuple[int, ...],
     seed: int | Array,
     norm: bool = True,
+    shared: bool = False,
 ) -> State:
     """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch.
 
@@ -74,13 +75,13 @@ def init_state(
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     key = jax.random.key(seed, impl="rbg")
-    variables = _initializer(architecture, merge, norm)(key, images)
+    variables = _initializer(architecture, merge, norm, shared)(key, images)
     weights = {name: variables[name] for name in ("params", "ancillary")}
     statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
     return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())
 
 
 @lru_cache(maxsize=4)
-def _initializer(architecture: Architecture, merge: str, norm: bool) -> Callable[[Array, Array], Tree]:
+def _initializer(architecture: Architecture, merge: str, norm: bool, shared: bool) -> Callable[[Array, Array], Tree]:
     """Compiled once for all seeds."""
-    return jax.jit(architecture.expanded(merge, 1.0, norm).init)
+    return jax.jit(architecture.expanded(merge, 1.0, norm, shared).init)

@@ -34,12 +34,13 @@ class Task:
     seed: int | Array
     accumulate: int = 1
     norm: bool = True
+    shared: bool = False
 
     def network(self, state: State) -> nn.Module:
         """The expanded network at f of the state's step, or the plain one once the branch is gone."""
         if not state.expanded:
             return self.architecture.plain()
-        return self.architecture.expanded(self.merge, self.factor.by_layer(state.step), self.norm)
+        return self.architecture.expanded(self.merge, self.factor.by_layer(state.step), self.norm, self.shared)
 
 
 def train_step(
