@@ -72,10 +72,13 @@ class Expansion:
     leave: bool = True  # when f reaches 0 go on without the branch; False: carry it to the end
     norm: bool = True  # batch norm of the branch
     shared: bool = False  # the branch has the kernels of the low-precision layers, in float, and none of its own
+    pressure: float = 0.0  # above 0: each layer learns a factor times f, and the loss has this much of their mean
 
     def check(self) -> None:
         if self.merge not in MERGES:
             raise UserError(f"expansion.merge={self.merge}: unknown; {nearest(self.merge, MERGES)}")
+        if not self.pressure >= 0:
+            raise UserError(f"expansion.pressure={self.pressure}: allowed 0 (off) or above")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +216,7 @@ APPLIES: dict[str, Callable[[Settings], bool]] = {
     "quant.granularity": lambda settings: settings.quant.has_granularity(),
     "quant.eta": lambda settings: settings.quant.weights == "syq" and settings.quant.weight_bits == 2,
     "expansion.shared": lambda settings: settings.expansion.merge != "concat" and settings.expansion.norm,
+    "expansion.pressure": lambda settings: settings.expansion.norm and settings.factor.name != "constant",
     "factor.rate": lambda settings: settings.factor.name == "staircase",
     "factor.cutoff": lambda settings: settings.factor.name == "staircase",
     "factor.power": lambda settings: settings.factor.name == "polynomial",

@@ -11,10 +11,12 @@ from networks import architecture, digit_images, logits, used_variables
 from runs import tiny, trained
 
 from plq.layers.describe import expanded_layers
-from plq.layers.kit import Precision, expanded_kit
+from plq.layers.expanded import gate
+from plq.layers.kit import Precision, expanded_kit, plain_kit
 from plq.prune import drop_ancillary
 from plq.train.branch import branch_shares
 from plq.train.factor import Factor
+from plq.train.step import closing
 from plq.variables import ancillary_leaves, flatten
 
 LAYERS = tuple(f"conv{i}" for i in range(1, 7))
@@ -113,3 +115,33 @@ def test_a_step_at_f_0_is_that_without_the_shared_branch():
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, without.weights, drop_ancillary(with_branch.weights))
     jax.tree.map(np.testing.assert_array_equal, without.statistics, drop_ancillary(with_branch.statistics))
+
+
+def test_pressure_closes_the_gates():
+    """More pressure, smaller factors of the layers; f g is what scales the branch, which has no gain of its own."""
+    gates = {}
+    for pressure in (1e-6, 30.0):
+        experiment = tiny(expansion__pressure=pressure, optimizer__learning_rate=0.01)
+        state = trained(experiment, experiment.task.factor.zero_from - 1)
+        found = flatten(state.weights["ancillary"])
+        gates[pressure] = [float(gate(found[f"{layer}/gate"])) for layer in LAYERS]
+        assert len(set(gates[pressure])) == len(LAYERS)
+    assert not [path for path in found if path.endswith("ancillary_norm/scale")]
+    assert max(gates[30.0]) < 0.2 < max(gates[1e-6])
+
+
+def test_the_loss_has_the_pressure_and_the_branch_the_gate():
+    task = tiny(expansion__pressure=0.5).task
+    weights = {"ancillary": {"one": {"gate": jnp.float32(0.0)}, "two": {"gate": jnp.float32(-3.0)}}}
+    g = 1 / (1 + np.exp(-3.0))
+    assert float(closing(task, jnp.int32(0), weights)) == pytest.approx(0.5 * g / 2, rel=1e-5)
+    assert float(closing(task, jnp.int32(task.factor.zero_from), weights)) == 0.0
+    x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
+    unit = expanded_kit(Precision(), "add", 0.5, gated=True).inner(4, name=None)
+    variables = unit.init(jax.random.key(1), x, False)
+    closed = {**variables, "ancillary": {**variables["ancillary"], "gate": jnp.float32(-1.0)}}
+    opened, shut = unit.apply(variables, x, False), unit.apply(closed, x, False)
+    low = plain_kit(Precision()).inner(4).apply(drop_ancillary(variables), x, False)
+    expected = 0.5 * g * convolved(x, variables["ancillary"]["ancillary_conv"]["kernel"]) / np.sqrt(1 + 1e-4)
+    np.testing.assert_allclose(opened - low, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(shut, low, atol=1e-6)

@@ -84,7 +84,7 @@ def variable_roles(network: nn.Module, image_shape: tuple[int, ...]) -> Shapes:
 
 
 def _role(module: nn.Module | None, collection: str, name: str, ndim: int) -> str:
-    if isinstance(module, NORMS):
+    if isinstance(module, NORMS) or (collection == "ancillary" and name == "gate"):
         return "norm"
     if name == "bias":
         return "bias"

@@ -67,6 +67,7 @@ def init_state(
     seed: int | Array,
     norm: bool = True,
     shared: bool = False,
+    gated: bool = False,
 ) -> State:
     """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch.
 
@@ -75,13 +76,15 @@ def init_state(
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     key = jax.random.key(seed, impl="rbg")
-    variables = _initializer(architecture, merge, norm, shared)(key, images)
+    variables = _initializer(architecture, merge, norm, shared, gated)(key, images)
     weights = {name: variables[name] for name in ("params", "ancillary")}
     statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
     return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())
 
 
 @lru_cache(maxsize=4)
-def _initializer(architecture: Architecture, merge: str, norm: bool, shared: bool) -> Callable[[Array, Array], Tree]:
+def _initializer(
+    architecture: Architecture, merge: str, norm: bool, shared: bool, gated: bool
+) -> Callable[[Array, Array], Tree]:
     """Compiled once for all seeds."""
-    return jax.jit(architecture.expanded(merge, 1.0, norm, shared).init)
+    return jax.jit(architecture.expanded(merge, 1.0, norm, shared, gated).init)

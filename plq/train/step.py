@@ -11,10 +11,12 @@ import optax
 from jax import Array
 
 from plq.data.augment import Augmentation, augment, normalize
+from plq.layers.expanded import gate
 from plq.models.registry import Architecture
 from plq.train.factor import Factor
 from plq.train.loss import correct, cross_entropy
 from plq.train.state import State, Tally, Tree
+from plq.variables import flatten
 
 Sums = tuple[Tree, Array, Array]  # gradients, loss, hits
 
@@ -35,12 +37,14 @@ class Task:
     accumulate: int = 1
     norm: bool = True
     shared: bool = False
+    pressure: float = 0.0
 
     def network(self, state: State) -> nn.Module:
         """The expanded network at f of the state's step, or the plain one once the branch is gone."""
         if not state.expanded:
             return self.architecture.plain()
-        return self.architecture.expanded(self.merge, self.factor.by_layer(state.step), self.norm, self.shared)
+        factor, gated = self.factor.by_layer(state.step), self.pressure > 0
+        return self.architecture.expanded(self.merge, factor, self.norm, self.shared, gated)
 
 
 def train_step(
@@ -61,7 +65,8 @@ def train_step(
             logits, changed = network.apply(
                 {**weights, **statistics}, x, train=True, rngs=keys, mutable=list(statistics)
             )
-            return cross_entropy(logits, labels, task.label_smoothing).mean(), (logits, changed)
+            loss = cross_entropy(logits, labels, task.label_smoothing).mean()
+            return loss + closing(task, state.step, weights), (logits, changed)
 
         (loss, (logits, changed)), gradients = jax.value_and_grad(loss_of, has_aux=True)(weights)
         return (gradients, loss, correct(logits, labels).sum()), {**statistics, **changed}
@@ -77,6 +82,12 @@ def train_step(
         moments=moments,
         tally=_counted(state, loss, hits, labels.size, optax.tree.norm(gradients)),
     )
+
+
+def closing(task: Task, step: Array, weights: Tree) -> Array | float:
+    """What pushes the factors that layers learn towards 0: pressure * f * mean g, 0 without such factors."""
+    gates = [leaf for path, leaf in flatten(weights.get("ancillary", {})).items() if path.endswith("/gate")]
+    return task.pressure * task.factor(step) * jnp.mean(gate(jnp.stack(gates))) if gates else 0.0
 
 
 def _in_parts(part: Callable[..., tuple[Sums, Tree]], count: int, weights: Tree) -> Callable[..., tuple[Sums, Tree]]:
