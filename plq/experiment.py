@@ -89,6 +89,7 @@ class Experiment:
             norm=expansion.norm,
             shared=expansion.shared,
             pressure=expansion.pressure,
+            distill=expansion.distill,
         )
 
     def _factor(self, network: nn.Module) -> Factor:

@@ -73,12 +73,14 @@ class Expansion:
     norm: bool = True  # batch norm of the branch
     shared: bool = False  # the branch has the kernels of the low-precision layers, in float, and none of its own
     pressure: float = 0.0  # above 0: each layer learns a factor times f, and the loss has this much of their mean
+    distill: float = 0.0  # weight of KL(expanded network || low-precision network alone) in the loss while f > 0
 
     def check(self) -> None:
         if self.merge not in MERGES:
             raise UserError(f"expansion.merge={self.merge}: unknown; {nearest(self.merge, MERGES)}")
-        if not self.pressure >= 0:
-            raise UserError(f"expansion.pressure={self.pressure}: allowed 0 (off) or above")
+        for field in ("pressure", "distill"):
+            if not getattr(self, field) >= 0:
+                raise UserError(f"expansion.{field}={getattr(self, field)}: allowed 0 (off) or above")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +219,7 @@ APPLIES: dict[str, Callable[[Settings], bool]] = {
     "quant.eta": lambda settings: settings.quant.weights == "syq" and settings.quant.weight_bits == 2,
     "expansion.shared": lambda settings: settings.expansion.merge != "concat" and settings.expansion.norm,
     "expansion.pressure": lambda settings: settings.expansion.norm and settings.factor.name != "constant",
+    "expansion.distill": lambda settings: settings.factor.over(1).zero_from != 0,
     "factor.rate": lambda settings: settings.factor.name == "staircase",
     "factor.cutoff": lambda settings: settings.factor.name == "staircase",
     "factor.power": lambda settings: settings.factor.name == "polynomial",

@@ -10,13 +10,14 @@ import pytest
 from networks import architecture, digit_images, logits, used_variables
 from runs import tiny, trained
 
+from plq.data.augment import normalize
 from plq.layers.describe import expanded_layers
 from plq.layers.expanded import gate
 from plq.layers.kit import Precision, expanded_kit, plain_kit
 from plq.prune import drop_ancillary
 from plq.train.branch import branch_shares
 from plq.train.factor import Factor
-from plq.train.step import closing
+from plq.train.step import closing, taught
 from plq.variables import ancillary_leaves, flatten
 
 LAYERS = tuple(f"conv{i}" for i in range(1, 7))
@@ -102,9 +103,10 @@ def test_layers_one_after_another_train_and_leave():
     assert shares["conv1"] == 0 < shares["conv6"]
 
 
-def test_a_step_at_f_0_is_that_without_the_shared_branch():
+@pytest.mark.parametrize("fields", [{"expansion__shared": True}, {"expansion__distill": 1.0}])
+def test_a_step_at_f_0_is_that_without_the_branch(fields):
     """To rounding: two programs add the branch's exact zeros to the kernel's gradient in different places."""
-    experiment = tiny(expansion__shared=True)
+    experiment = tiny(**fields)
     zero = experiment.task.factor.zero_from
     state = experiment.initial_state()
     for step in range(zero):
@@ -145,3 +147,25 @@ def test_the_loss_has_the_pressure_and_the_branch_the_gate():
     expected = 0.5 * g * convolved(x, variables["ancillary"]["ancillary_conv"]["kernel"]) / np.sqrt(1 + 1e-4)
     np.testing.assert_allclose(opened - low, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(shut, low, atol=1e-6)
+
+
+def test_the_low_branch_is_taught_by_the_expanded_network_while_f_is_above_0():
+    """The written-out divergence of two forward passes; no gradient through the teacher; 0 once f is."""
+    experiment = tiny(expansion__distill=0.5, model__dropout=0.0)
+    task, state, images = experiment.task, experiment.initial_state(), experiment.test.split.images[:32]
+    x = normalize(images, task.mean, task.std)
+    params, statistics = state.weights["params"], state.statistics
+    low, _ = task.architecture.plain().apply(drop_ancillary(state.variables), x, train=True, mutable=["batch_stats"])
+
+    def loss(teacher, params, step=0):
+        return taught(task, jnp.int32(step), teacher, params, statistics, x, {})
+
+    teacher = jnp.asarray(np.random.default_rng(0).normal(size=low.shape), jnp.float32)
+    p, q = jax.nn.softmax(teacher), jax.nn.softmax(low)
+    assert float(loss(teacher, params)) == pytest.approx(
+        0.5 * float(jnp.mean(jnp.sum(p * jnp.log(p / q), -1))), rel=1e-4
+    )
+    to_teacher, to_params = jax.grad(loss, (0, 1))(teacher, params)
+    assert not to_teacher.any() and to_params["conv3"]["conv"]["kernel"].any()
+    assert float(loss(teacher, params, task.factor.zero_from)) == 0.0
+    assert float(loss(low, params)) == pytest.approx(0.0, abs=1e-6)

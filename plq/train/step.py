@@ -38,6 +38,7 @@ class Task:
     norm: bool = True
     shared: bool = False
     pressure: float = 0.0
+    distill: float = 0.0
 
     def network(self, state: State) -> nn.Module:
         """The expanded network at f of the state's step, or the plain one once the branch is gone."""
@@ -66,7 +67,10 @@ def train_step(
                 {**weights, **statistics}, x, train=True, rngs=keys, mutable=list(statistics)
             )
             loss = cross_entropy(logits, labels, task.label_smoothing).mean()
-            return loss + closing(task, state.step, weights), (logits, changed)
+            loss += closing(task, state.step, weights)
+            if task.distill and state.expanded:
+                loss += taught(task, state.step, logits, weights["params"], statistics, x, keys)
+            return loss, (logits, changed)
 
         (loss, (logits, changed)), gradients = jax.value_and_grad(loss_of, has_aux=True)(weights)
         return (gradients, loss, correct(logits, labels).sum()), {**statistics, **changed}
@@ -82,6 +86,24 @@ def train_step(
         moments=moments,
         tally=_counted(state, loss, hits, labels.size, optax.tree.norm(gradients)),
     )
+
+
+def taught(
+    task: Task, step: Array, teacher: Array, params: Tree, statistics: Tree, x: Array, keys: dict[str, Array]
+) -> Array:
+    """distill * mean KL(softmax(teacher) || softmax(low)) while f > 0, then 0: the low branch learns to do it alone.
+
+    ``teacher``: the expanded network's logits [batch, classes], as constants. low: the logits of the low-precision
+    network alone, the one that is served, on the same batch with the same dropout. It normalizes by its own statistics
+    of the batch, for without the branch its layers see other inputs; its running ones are not kept, since those that
+    are belong to the network that f makes, and follow it.
+    """
+    given = {"params": params, "batch_stats": statistics.get("batch_stats", {})}
+    low, _ = task.architecture.plain().apply(given, x, train=True, rngs=keys, mutable=["batch_stats"])
+    divergence = optax.losses.kl_divergence_with_log_targets(
+        jax.nn.log_softmax(low), jax.lax.stop_gradient(jax.nn.log_softmax(teacher))
+    )
+    return jnp.where(task.factor(step) > 0, task.distill, 0.0) * divergence.mean()
 
 
 def closing(task: Task, step: Array, weights: Tree) -> Array | float:
