@@ -184,7 +184,7 @@ class Experiment:
 
     def _init(self) -> State:
         task, gated = self.task, self.task.pressure > 0
-        branch = (task.norm, task.shared, gated)
+        branch = (task.norm, task.shared, gated, task.factor.patience > 0)
         return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed, *branch)
 
     def _gone(self, step: int) -> bool:

@@ -169,3 +169,20 @@ def test_the_low_branch_is_taught_by_the_expanded_network_while_f_is_above_0():
     assert not to_teacher.any() and to_params["conv3"]["conv"]["kernel"].any()
     assert float(loss(teacher, params, task.factor.zero_from)) == 0.0
     assert float(loss(low, params)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_f_waits_for_the_low_precision_network_and_not_for_ever():
+    """f never falls faster than without patience, stays above 0 longer, and is 0 when the branch leaves."""
+    experiment = tiny(factor__end=0.3, factor__patience=0.2)
+    task, quick = experiment.task, dataclasses.replace(experiment.task.factor, patience=0)
+    limit, end = task.factor.zero_from, quick.zero_from
+    state, factors = experiment.initial_state(), []
+    for step in range(limit):
+        factors.append(float(task.factor(task.clock(state))))
+        state = experiment.step(state, *experiment.batch(step))
+    assert all(later >= float(quick(step)) for step, later in enumerate(factors))
+    assert factors[0] == 1.0 and factors[end] > 0 and factors == sorted(factors, reverse=True)
+    assert float(task.factor(task.clock(state))) == 0.0
+    left = experiment.left_behind(state, limit)
+    assert not left.expanded and float(task.factor(task.clock(left))) == 0.0
+    assert int(experiment.step(left, *experiment.batch(limit)).tally.broken_step) == -1

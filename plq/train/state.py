@@ -14,6 +14,7 @@ from jax import Array
 from plq.models.registry import Architecture
 
 Tree = dict[str, Any]
+CLOCK = "clock"
 
 
 @flax.struct.dataclass
@@ -40,6 +41,7 @@ class State:
     """step: int32 scalar, the number of updates made.
     weights: {"params": ..., "ancillary": ...}, trained. statistics: {"batch_stats": ..., "ancillary_stats": ...}.
     moments: the optimizer's state over ``weights``. After removal the ancillary names are absent everywhere.
+    Where f waits for the low-precision network, its clock is among the statistics that leave with the branch.
     """
 
     step: Array
@@ -68,6 +70,7 @@ def init_state(
     norm: bool = True,
     shared: bool = False,
     gated: bool = False,
+    clock: bool = False,
 ) -> State:
     """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch.
 
@@ -79,6 +82,8 @@ def init_state(
     variables = _initializer(architecture, merge, norm, shared, gated)(key, images)
     weights = {name: variables[name] for name in ("params", "ancillary")}
     statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
+    if clock:
+        statistics["ancillary_stats"] = {**statistics["ancillary_stats"], CLOCK: jnp.zeros((), jnp.float32)}
     return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())
 
 
