@@ -74,8 +74,7 @@ def rows_of(settings: Settings, image_shape: Shape, num_classes: int) -> list[Ro
     plain = architecture.plain()
     starts_plain = settings.expansion.leave and settings.factor.over(1).zero_from == 0
     expansion = settings.expansion
-    branch = (expansion.merge, 1.0, expansion.norm, expansion.shared, expansion.pressure > 0)
-    start = plain if starts_plain else architecture.expanded(*branch)
+    start = plain if starts_plain else architecture.expanded(expansion.merge, 1.0, expansion.norm)
     training = {layer.name: layer for layer in layer_table(start, image_shape)}
     rows = []
     for cost in cost_table(plain, image_shape):

@@ -34,7 +34,7 @@ def _evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
     experiment = assemble(chosen)
     state = store.restore(step, experiment.abstract_state(step))
     found = experiment.evaluate(state)
-    factor = float(experiment.task.factor(experiment.task.clock(state)))
+    factor = float(experiment.task.factor(step))
     branch = f"with its branch, f {factor:.3g}" if state.expanded else "without a branch"
     return _line(f"{workdir} step {step:,} ({branch})", found, len(experiment.test))
 

@@ -73,8 +73,7 @@ class Experiment:
         settings, data = self.settings, self.settings.data
         architecture = settings.architecture(len(self.info.class_names))
         expansion = settings.expansion
-        gated = expansion.pressure > 0
-        network = architecture.expanded(expansion.merge, 1.0, expansion.norm, expansion.shared, gated)
+        network = architecture.expanded(expansion.merge, 1.0, expansion.norm)
         return Task(
             architecture=architecture,
             merge=expansion.merge,
@@ -87,9 +86,6 @@ class Experiment:
             seed=settings.train.seed,
             accumulate=settings.train.accumulate,
             norm=expansion.norm,
-            shared=expansion.shared,
-            pressure=expansion.pressure,
-            distill=expansion.distill,
         )
 
     def _factor(self, network: nn.Module) -> Factor:
@@ -102,9 +98,9 @@ class Experiment:
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the network as it starts: with its branches, unless f is 0 from the beginning."""
-        task = self.task
-        expanded = lambda: task.architecture.expanded(task.merge, 1.0, task.norm, task.shared, task.pressure > 0)
-        network = task.architecture.plain() if self._gone(0) else expanded()
+        architecture = self.task.architecture
+        starts_plain = self._gone(0)
+        network = architecture.plain() if starts_plain else architecture.expanded(self.task.merge, 1.0, self.task.norm)
         return layer_table(network, self.image_shape)
 
     @cached_property
@@ -183,9 +179,8 @@ class Experiment:
         return [path for path, role in roles.items() if role == "quantizer"]
 
     def _init(self) -> State:
-        task, gated = self.task, self.task.pressure > 0
-        branch = (task.norm, task.shared, gated, task.factor.patience > 0)
-        return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed, *branch)
+        task = self.task
+        return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed, task.norm)
 
     def _gone(self, step: int) -> bool:
         zero_from = self.task.factor.zero_from

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from plq import inference
@@ -112,7 +111,7 @@ class Run:
             "loss": tally.loss / tally.examples,
             "accuracy": tally.correct / tally.examples,
             "lr": np.float32(self.experiment.learning_rate(self.step - 1)),
-            "factor": np.float32(self._factor(-1)),
+            "factor": np.float32(self.experiment.task.factor(self.step - 1)),
         }
         self.log.train(self.step, values)
         self.state = dataclasses.replace(self.state, tally=self.experiment.fresh_tally())
@@ -125,10 +124,9 @@ class Run:
             shares = self.experiment.branch_shares(self.state, self.experiment.test_batch())
             self.log.branch(self.step, jax.device_get(shares))
 
-    def _factor(self, later: int = 0) -> float:
-        """f of the state in hand: what its next step would use. ``later``: so many steps of f after that."""
-        task = self.experiment.task
-        return float(task.factor(jnp.maximum(task.clock(self.state) + later, 0)))
+    def _factor(self) -> float:
+        """f of the state in hand: what its next step would use."""
+        return float(self.experiment.task.factor(self.step))
 
     def _require_finite(self, broken_step: int) -> None:
         if broken_step < 0:

@@ -71,16 +71,10 @@ class Expansion:
     merge: str = "add"  # add, subtract, concat
     leave: bool = True  # when f reaches 0 go on without the branch; False: carry it to the end
     norm: bool = True  # batch norm of the branch
-    shared: bool = False  # the branch has the kernels of the low-precision layers, in float, and none of its own
-    pressure: float = 0.0  # above 0: each layer learns a factor times f, and the loss has this much of their mean
-    distill: float = 0.0  # weight of KL(expanded network || low-precision network alone) in the loss while f > 0
 
     def check(self) -> None:
         if self.merge not in MERGES:
             raise UserError(f"expansion.merge={self.merge}: unknown; {nearest(self.merge, MERGES)}")
-        for field in ("pressure", "distill"):
-            if not getattr(self, field) >= 0:
-                raise UserError(f"expansion.{field}={getattr(self, field)}: allowed 0 (off) or above")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,21 +88,16 @@ class Decay:
     power: float = 2.0  # polynomial
     value: float = 0.0  # constant; 0 is the plain low-precision network
     order: str = "together"  # of the layers: together, or one after another from the front or the back
-    patience: float = 0.0  # share of the run by which f may be later than end, waiting for the low-precision network
 
     def check(self) -> None:
         if not 0 < self.end <= 1:
             raise UserError(f"factor.end={self.end}: allowed above 0, up to 1 (a share of the run)")
-        if not 0 <= self.patience <= 1 - self.end:
-            raise UserError(f"factor.patience={self.patience}: allowed 0 (off) or more, up to 1 - factor.end")
         self.over(1)
 
     def over(self, total_steps: int) -> Factor:
         """The factor for a run of this many steps."""
         steps = max(1, round(self.end * total_steps))
-        waits = max(1, round(self.patience * total_steps)) if self.patience else 0
-        shape = (self.rate, self.cutoff, self.power, self.value)
-        return Factor(self.name, steps, *shape, order=self.order, patience=waits)
+        return Factor(self.name, steps, self.rate, self.cutoff, self.power, self.value, self.order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,10 +195,6 @@ class Settings:
             if value != unset and not applies(self):
                 raise UserError(f"{name}={value}: has no effect with the other fields; leave it at {unset}")
 
-    def alone_is_measured(self) -> bool:
-        """Whether a step's loss is cross-entropy of a whole batch and nothing else."""
-        return self.train.accumulate == 1 and not self.expansion.pressure and not self.expansion.distill
-
     def value(self, name: str) -> Any:
         """The value of "section.field"."""
         section, field = name.split(".")
@@ -226,15 +211,11 @@ APPLIES: dict[str, Callable[[Settings], bool]] = {
     "data.corrupt_share": lambda settings: bool(settings.data.crop),
     "quant.granularity": lambda settings: settings.quant.has_granularity(),
     "quant.eta": lambda settings: settings.quant.weights == "syq" and settings.quant.weight_bits == 2,
-    "expansion.shared": lambda settings: settings.expansion.merge != "concat" and settings.expansion.norm,
-    "expansion.pressure": lambda settings: settings.expansion.norm and settings.factor.name != "constant",
-    "expansion.distill": lambda settings: settings.factor.over(1).zero_from != 0,
     "factor.rate": lambda settings: settings.factor.name == "staircase",
     "factor.cutoff": lambda settings: settings.factor.name == "staircase",
     "factor.power": lambda settings: settings.factor.name == "polynomial",
     "factor.value": lambda settings: settings.factor.name == "constant",
     "factor.order": lambda settings: settings.factor.name != "constant",
-    "factor.patience": lambda settings: settings.factor.name != "constant" and settings.alone_is_measured(),
     "optimizer.beta2": lambda settings: settings.optimizer.name == "adam",
     "optimizer.epsilon": lambda settings: settings.optimizer.name == "adam",
     "optimizer.nesterov": lambda settings: settings.optimizer.momentum > 0,

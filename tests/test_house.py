@@ -129,9 +129,8 @@ def test_every_field_refuses_nonsense_by_name(name):
 
 
 USED_ELSEWHERE = {
-    "data.pad": 2, "data.threads": 3, "data.corrupt_share": 0.5, "expansion.shared": True,
-    "expansion.pressure": 0.1, "expansion.distill": 1.0, "quant.granularity": "row", "quant.eta": 0.3,
-    "factor.rate": 0.3, "factor.cutoff": 0.1, "factor.power": 3.0, "factor.patience": 0.2,
+    "data.pad": 2, "data.threads": 3, "data.corrupt_share": 0.5,
+    "quant.granularity": "row", "quant.eta": 0.3, "factor.rate": 0.3, "factor.cutoff": 0.1, "factor.power": 3.0,
     "factor.value": 0.5, "factor.order": "front", "optimizer.beta2": 0.9, "optimizer.epsilon": 1e-3,
     "optimizer.nesterov": True, "optimizer.boundaries": (0.3,), "optimizer.multipliers": (0.1,),
 }  # fmt: skip
@@ -145,13 +144,7 @@ def test_a_value_that_would_be_ignored_is_refused(name):
         given["optimizer"].update(name="sgd", momentum=0.0)
     if name == "data.pad":
         given["data"].update(crop="resized", image_size=64)
-    if name == "expansion.shared":
-        given["expansion"]["merge"] = "concat"
-    if name == "expansion.pressure":
-        given["expansion"]["norm"] = False
-    if name == "expansion.distill":
-        given["factor"]["name"] = "constant"
-    if name in ("factor.order", "factor.patience"):
+    if name == "factor.order":
         given["factor"]["name"] = "constant"
     given[section][field] = USED_ELSEWHERE[name]
     with pytest.raises(UserError, match=f"{name}=.*has no effect"):

@@ -101,16 +101,3 @@ def test_layers_one_after_another(name, order):
 def test_an_order_is_checked():
     with pytest.raises(UserError, match="factor.order=forward: unknown; allowed: together, front, back"):
         Factor("cosine", 5, order="forward")
-
-
-def test_a_clock_runs_with_the_low_precision_network_and_to_a_limit():
-    """At full pace while it keeps up, at the ratio of the losses while not, and in time for step T + P."""
-    factor = Factor("cosine", 10, patience=6)
-    assert factor.zero_from == 16
-    after = lambda clock, step, loss, alone: float(
-        factor.advanced(*(jnp.float32(clock), jnp.int32(step), jnp.float32(loss), jnp.float32(alone)))
-    )
-    assert after(0, 1, 1.0, 1.0) == after(0, 1, 1.5, 1.0) == 1.0
-    assert after(3.0, 5, 0.5, 2.0) == 3.25
-    assert after(3.0, 12, 0.5, 2.0) == 6.0 and after(0.0, 16, 0.0, 2.0) == 10.0
-    assert float(factor(3.75)) == float(Factor("cosine", 10)(3)) and float(factor(9.9)) > 0 == float(factor(10.0))

@@ -20,8 +20,6 @@ def assert_same(left, right):
     [
         {},
         {"expansion__merge": "concat", "quant__activations": "abs"},
-        {"factor__patience": 0.2},
-        {"expansion__pressure": 0.3, "optimizer__weight_decay": 1e-3},
         {"expansion__merge": "subtract", "optimizer__weight_decay": 1e-3, "optimizer__clip_norm": 1.0},
         {"quant__weights": "syq", "quant__weight_bits": 2, "optimizer__name": "sgd", "optimizer__nesterov": True},
         {"quant__weight_bits": 4, "quant__activations": "lsq", "expansion__merge": "subtract"},

@@ -150,7 +150,7 @@ def variant_settings(base: Settings, point: Point, variant: str) -> Settings:
         section, field = name.split(".")
         given[section][field] = value
     chosen = settings(given)
-    if variant == "expanded" and not chosen.factor.over(1).zero_from:
+    if variant == "expanded" and chosen.factor.over(1).zero_from != 1:
         found = f"factor.name=constant, factor.value={chosen.factor.value}"
         raise UserError(f"{found}: found no decay, allowed an f that falls to 0 (the plain network is a variant)")
     return chosen

@@ -252,9 +252,6 @@ def _require_in_memory(settings: Settings) -> None:
     if settings.data.crop:
         crop = f"data.crop={settings.data.crop}"
         raise UserError(f"--together: {crop} reads record by record, allowed a set that is in memory")
-    if settings.factor.patience:
-        patience = f"factor.patience={settings.factor.patience}"
-        raise UserError(f"--together: {patience} gives each training an f of its own, allowed 0")
 
 
 def _in_memory(feed: Feed) -> ArrayFeed:

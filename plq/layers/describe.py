@@ -84,7 +84,7 @@ def variable_roles(network: nn.Module, image_shape: tuple[int, ...]) -> Shapes:
 
 
 def _role(module: nn.Module | None, collection: str, name: str, ndim: int) -> str:
-    if isinstance(module, NORMS) or (collection == "ancillary" and name == "gate"):
+    if isinstance(module, NORMS):
         return "norm"
     if name == "bias":
         return "bias"
@@ -106,9 +106,8 @@ def quantized_layers(network: nn.Module, image_shape: tuple[int, ...]) -> dict[s
 def expanded_layers(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[str, ...]:
     """Names of the units that have a branch, in the order in which data passes them."""
     shapes, modules = _run(network, image_shape)
-    own = ("ancillary_conv", "ancillary_norm")
-    branches = {key[1:-2] for key in flatten_dict(shapes) if key[0] == "ancillary" and key[-2] in own}
-    return tuple("/".join(path) for path in modules if path in branches)
+    kernels = {key[1:-2] for key in flatten_dict(shapes) if key[0] == "ancillary" and key[-2] == "ancillary_conv"}
+    return tuple("/".join(path) for path in modules if path in kernels)
 
 
 def layer_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:

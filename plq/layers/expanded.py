@@ -16,7 +16,6 @@ from plq.layers.entry import Entry
 from plq.layers.unit import Unit
 
 MERGES = ("add", "subtract", "concat")
-OPEN, SPEED = 3.0, 32.0  # of a gate: sigmoid(OPEN) = 0.95 at the start; a step of 0.004 moves its logit by 0.13
 
 
 @flax.struct.dataclass
@@ -82,15 +81,6 @@ class AncillaryNorm(InAncillary, nn.BatchNorm):
     """Batch norm of the ancillary branch."""
 
 
-def gate(a: Array) -> Array:
-    """g = sigmoid(OPEN + SPEED a): a layer's own factor, from its parameter a, 0 at the start.
-
-    SPEED, because Adam moves a by the learning rate at most, whatever its gradient, and f is above 0 for a few hundred
-    steps only: at less a gate could not close in time.
-    """
-    return nn.sigmoid(OPEN + SPEED * a)
-
-
 class ExpandedUnit(nn.Module):
     """y = merge(low, f * ancillary), EXP-Net's expanded layer:
 
@@ -101,26 +91,19 @@ class ExpandedUnit(nn.Module):
     The kept variables have the names they have in the plain unit. ``factor`` is f, a scalar in [0, 1], traced
     or not. At f = 0 the output is that of ``low`` bit for bit (concat: with zeros beside it) and the ancillary
     parameters get a zero gradient. Output: an array like ``low``'s, or a `Concat` of two. ``use_norm`` False leaves
-    BN_anc out. ``shared``: A is W, the kernel before Qw, which so is trained through both branches; it needs an input
-    without ancillary channels. ``gated``: the layer's factor is f * g with a learned g, see `gate`, and BN_anc has no
-    gain that could make up for a smaller g. Input: an array, a `Concat`, or a `Fork` of them.
+    BN_anc out. Input: an array, a `Concat`, or a `Fork` of them.
     """
 
     low: Unit
     merge: str
     factor: Array | float
     use_norm: bool = True
-    shared: bool = False
-    gated: bool = False
 
     def setup(self):
         nn.share_scope(self, self.low)
         self.ancillary_conv = AncillaryConv(**self.low.conv_arguments())
         if self.use_norm:
-            fields: dict[str, Any] = {"momentum": self.low.momentum, "epsilon": self.low.epsilon}
-            self.ancillary_norm = AncillaryNorm(**fields, use_scale=not self.gated)
-        if self.gated:
-            self.own_factor = gate(self.variable("ancillary", "gate", jnp.zeros, ()).value)
+            self.ancillary_norm = AncillaryNorm(momentum=self.low.momentum, epsilon=self.low.epsilon)
 
     def __call__(self, x: Any, train: bool, residual: Any = None) -> Any:
         fork = x if isinstance(x, Fork) else Fork(x, x)
@@ -131,16 +114,10 @@ class ExpandedUnit(nn.Module):
         return low - ancillary if self.merge == "subtract" else low + ancillary
 
     def ancillary(self, x: Any, train: bool) -> Array:
-        y = self.ancillary_conv.contract(x, self._latent()) if self.shared else self.ancillary_conv(x)
+        y = self.ancillary_conv(x)
         if self.use_norm:
             y = self.ancillary_norm(y, use_running_average=not train)
-        if self.gated:
-            y = self.own_factor * y
         return y if self.low.pool is None else self.low.pool(y)
-
-    def _latent(self) -> Array:
-        """W itself, which ``low`` has created."""
-        return self.get_variable("params", "conv")["kernel"]
 
 
 class ExpandedEntry(nn.Module):

@@ -109,19 +109,10 @@ def plain_kit(precision: Precision) -> Kit:
     )
 
 
-def expanded_kit(
-    precision: Precision,
-    merge: str,
-    factor: LayerFactor,
-    norm: bool = True,
-    shared: bool = False,
-    gated: bool = False,
-) -> Kit:
+def expanded_kit(precision: Precision, merge: str, factor: LayerFactor, norm: bool = True) -> Kit:
     """The same layers with an ancillary branch beside each inner one, scaled by ``factor`` (EXP-Net).
 
     A mapping gives each layer a factor of its own, by its name. ``norm``: whether branches have a batch norm.
-    ``shared``: whether they have the low-precision kernels for their own, in float. ``gated``: whether each layer
-    learns a factor times f.
     """
     if merge not in MERGES:
         raise UserError(f"expansion.merge={merge}: unknown; {nearest(merge, MERGES)}")
@@ -130,7 +121,7 @@ def expanded_kit(
     def inner(*args, name: str, **kwargs) -> ExpandedUnit:
         low: Any = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
         own = factor[name] if isinstance(factor, Mapping) else factor
-        return ExpandedUnit(low, merge, own, norm, shared, gated, name=name)
+        return ExpandedUnit(low, merge, own, norm, name=name)
 
     def entry(make: Callable[..., Any], fork: bool, *, name: str, **kwargs: Any) -> ExpandedEntry:
         return ExpandedEntry(make(parent=None, **kwargs), fork, name=name)

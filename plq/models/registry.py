@@ -82,11 +82,9 @@ class Architecture:
         """The low-precision network alone; it has no code for a branch."""
         return self._network(plain_kit(self.precision))
 
-    def expanded(
-        self, merge: str, factor: LayerFactor, norm: bool = True, shared: bool = False, gated: bool = False
-    ) -> nn.Module:
+    def expanded(self, merge: str, factor: LayerFactor, norm: bool = True) -> nn.Module:
         """The same network with the ancillary branches: the arguments are those of `expanded_kit`."""
-        return self._network(expanded_kit(self.precision, merge, factor, norm, shared, gated))
+        return self._network(expanded_kit(self.precision, merge, factor, norm))
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dict, read back by `from_json`."""

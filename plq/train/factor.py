@@ -28,14 +28,6 @@ class Factor:
 
     ``order``: all layers "together", or one after another, each within its n-th part of T, from "front" or "back"
     on; ``layers`` are then the names of the n layers, first to last. With an order the factor itself is the mean.
-
-    ``patience`` P above 0: t is not the step but a clock c that the low-precision network drives. It starts at 0, and
-    a step on a batch whose loss is L with the branch and L_low without adds
-
-        c <- max(c + min(1, L / L_low), step - P),      step: the number of steps made, this one included
-
-    so f falls as fast as at P = 0 where the low-precision network does as well alone, more slowly where it does not,
-    and is 0 at step T + P at the latest.
     """
 
     name: str
@@ -46,7 +38,6 @@ class Factor:
     value: float = 0.0
     order: str = "together"
     layers: tuple[str, ...] = ()
-    patience: int = 0
 
     def __post_init__(self):
         if self.name not in SHAPES:
@@ -68,21 +59,16 @@ class Factor:
         """The first step with f = 0 for good; None if f never gets there."""
         if self.name == "constant":
             return 0 if self.value == 0 else None
-        return self.decay_steps + self.patience
-
-    def advanced(self, clock: Array, step: Array, loss: Array, alone: Array) -> Array:
-        """The clock after a step with these losses in nats, ``alone`` without the branch; step: steps made by then."""
-        pace = jnp.minimum(1.0, loss / jnp.maximum(alone, 1e-6))
-        return jnp.maximum(clock + pace, (step - self.patience).astype(jnp.float32))
+        return self.decay_steps
 
     def __call__(self, step: Array | int) -> Array:
-        """f at this step, or time of the clock: float32 scalar in [0, 1]; ``step`` may be traced."""
+        """f at this step: float32 scalar in [0, 1]; ``step`` may be traced."""
         by_layer = self.by_layer(step)
         return jnp.mean(jnp.stack(list(by_layer.values()))) if isinstance(by_layer, dict) else by_layer
 
     def by_layer(self, step: Array | int) -> Array | dict[str, Array]:
         """f of each layer by name; one for all if they decay together."""
-        step = jnp.floor(step).astype(jnp.int32) if self.patience else jnp.asarray(step, jnp.int32)
+        step = jnp.asarray(step, jnp.int32)
         if self.order == "together" or not self.layers:
             return self._at(step)
         count, whole = len(self.layers), self.decay_steps

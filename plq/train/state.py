@@ -14,7 +14,6 @@ from jax import Array
 from plq.models.registry import Architecture
 
 Tree = dict[str, Any]
-CLOCK = "clock"
 
 
 @flax.struct.dataclass
@@ -41,7 +40,6 @@ class State:
     """step: int32 scalar, the number of updates made.
     weights: {"params": ..., "ancillary": ...}, trained. statistics: {"batch_stats": ..., "ancillary_stats": ...}.
     moments: the optimizer's state over ``weights``. After removal the ancillary names are absent everywhere.
-    Where f waits for the low-precision network, its clock is among the statistics that leave with the branch.
     """
 
     step: Array
@@ -68,9 +66,6 @@ def init_state(
     image_shape: tuple[int, ...],
     seed: int | Array,
     norm: bool = True,
-    shared: bool = False,
-    gated: bool = False,
-    clock: bool = False,
 ) -> State:
     """A fresh expanded state. The kept variables depend on the seed alone, not on there being a branch.
 
@@ -79,17 +74,13 @@ def init_state(
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     key = jax.random.key(seed, impl="rbg")
-    variables = _initializer(architecture, merge, norm, shared, gated)(key, images)
+    variables = _initializer(architecture, merge, norm)(key, images)
     weights = {name: variables[name] for name in ("params", "ancillary")}
     statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
-    if clock:
-        statistics["ancillary_stats"] = {**statistics["ancillary_stats"], CLOCK: jnp.zeros((), jnp.float32)}
     return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())
 
 
 @lru_cache(maxsize=4)
-def _initializer(
-    architecture: Architecture, merge: str, norm: bool, shared: bool, gated: bool
-) -> Callable[[Array, Array], Tree]:
+def _initializer(architecture: Architecture, merge: str, norm: bool) -> Callable[[Array, Array], Tree]:
     """Compiled once for all seeds."""
-    return jax.jit(architecture.expanded(merge, 1.0, norm, shared, gated).init)
+    return jax.jit(architecture.expanded(merge, 1.0, norm).init)

@@ -11,12 +11,10 @@ import optax
 from jax import Array
 
 from plq.data.augment import Augmentation, augment, normalize
-from plq.layers.expanded import gate
 from plq.models.registry import Architecture
 from plq.train.factor import Factor
 from plq.train.loss import correct, cross_entropy
-from plq.train.state import CLOCK, State, Tally, Tree
-from plq.variables import flatten
+from plq.train.state import State, Tally, Tree
 
 Sums = tuple[Tree, Array, Array]  # gradients, loss, hits
 
@@ -36,20 +34,12 @@ class Task:
     seed: int | Array
     accumulate: int = 1
     norm: bool = True
-    shared: bool = False
-    pressure: float = 0.0
-    distill: float = 0.0
-
-    def clock(self, state: State) -> Array:
-        """What f is a function of: the step, or the clock that the low-precision network drives."""
-        return state.statistics["ancillary_stats"][CLOCK] if self.factor.patience and state.expanded else state.step
 
     def network(self, state: State) -> nn.Module:
-        """The expanded network at f of the state's clock, or the plain one once the branch is gone."""
+        """The expanded network at f of the state's step, or the plain one once the branch is gone."""
         if not state.expanded:
             return self.architecture.plain()
-        factor, gated = self.factor.by_layer(self.clock(state)), self.pressure > 0
-        return self.architecture.expanded(self.merge, factor, self.norm, self.shared, gated)
+        return self.architecture.expanded(self.merge, self.factor.by_layer(state.step), self.norm)
 
 
 def train_step(
@@ -70,11 +60,7 @@ def train_step(
             logits, changed = network.apply(
                 {**weights, **statistics}, x, train=True, rngs=keys, mutable=list(statistics)
             )
-            loss = cross_entropy(logits, labels, task.label_smoothing).mean()
-            loss += closing(task, state.step, weights)
-            if task.distill and state.expanded:
-                loss += taught(task, state.step, logits, weights["params"], statistics, x, keys)
-            return loss, (logits, changed)
+            return cross_entropy(logits, labels, task.label_smoothing).mean(), (logits, changed)
 
         (loss, (logits, changed)), gradients = jax.value_and_grad(loss_of, has_aux=True)(weights)
         return (gradients, loss, correct(logits, labels).sum()), {**statistics, **changed}
@@ -82,11 +68,6 @@ def train_step(
     over = part if task.accumulate == 1 else _in_parts(part, task.accumulate, weights)
     keys = {"dropout": dropout_key, "gradient": gradient_key}
     (gradients, loss, hits), statistics = over(state.statistics, x, labels, keys)
-    if task.factor.patience and state.expanded:
-        logits = low_logits(task, weights["params"], state.statistics, x, keys)
-        alone = cross_entropy(logits, labels, task.label_smoothing).mean()
-        clock = task.factor.advanced(task.clock(state), state.step + 1, loss, alone)
-        statistics["ancillary_stats"] = {**statistics["ancillary_stats"], CLOCK: clock}
     updates, moments = task.optimizer.update(gradients, state.moments, state.weights)
     return State(
         step=state.step + 1,
@@ -95,38 +76,6 @@ def train_step(
         moments=moments,
         tally=_counted(state, loss, hits, labels.size, optax.tree.norm(gradients)),
     )
-
-
-def taught(
-    task: Task, step: Array, teacher: Array, params: Tree, statistics: Tree, x: Array, keys: dict[str, Array]
-) -> Array:
-    """distill * mean KL(softmax(teacher) || softmax(low)) while f > 0, then 0: the low branch learns to do it alone.
-
-    ``teacher``: the expanded network's logits [batch, classes], as constants. low: the logits of the low-precision
-    network alone, on the same batch with the same dropout.
-    """
-    low = low_logits(task, params, statistics, x, keys)
-    divergence = optax.losses.kl_divergence_with_log_targets(
-        jax.nn.log_softmax(low), jax.lax.stop_gradient(jax.nn.log_softmax(teacher))
-    )
-    return jnp.where(task.factor(step) > 0, task.distill, 0.0) * divergence.mean()
-
-
-def low_logits(task: Task, params: Tree, statistics: Tree, x: Array, keys: dict[str, Array]) -> Array:
-    """Logits [batch, classes] of the low-precision network alone, the one that is served, in training mode.
-
-    It normalizes by its own statistics of the batch, for without the branch its layers see other inputs; its running
-    ones are not kept, since those that are belong to the network that f makes, and follow it.
-    """
-    given = {"params": params, "batch_stats": statistics.get("batch_stats", {})}
-    low, _ = task.architecture.plain().apply(given, x, train=True, rngs=keys, mutable=["batch_stats"])
-    return low
-
-
-def closing(task: Task, step: Array, weights: Tree) -> Array | float:
-    """What pushes the factors that layers learn towards 0: pressure * f * mean g, 0 without such factors."""
-    gates = [leaf for path, leaf in flatten(weights.get("ancillary", {})).items() if path.endswith("/gate")]
-    return task.pressure * task.factor(step) * jnp.mean(gate(jnp.stack(gates))) if gates else 0.0
 
 
 def _in_parts(part: Callable[..., tuple[Sums, Tree]], count: int, weights: Tree) -> Callable[..., tuple[Sums, Tree]]:
