@@ -40,7 +40,7 @@ QUANTIZERS = (
     ("dorefa", "clip"), ("dorefa", "abs"), ("xnor", "clip"), ("syq", "pact"), ("lsq", "lsq"), ("lsq", "lsq_plus"),
     ("apot", "apot"), ("sawb", "pact"),
 )  # fmt: skip
-EXPORTS = {**FORMATS, "onnx_exact": partial(export_onnx, exact=True)}
+EXPORTS = {**FORMATS, "onnx_fast": partial(export_onnx, fast=True)}
 BATCH = 1000  # of the exports; QONNX's executor makes a session for each node of each batch
 
 

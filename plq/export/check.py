@@ -4,16 +4,19 @@ The rule: in each image the logits are equal to `LOGITS` of the largest one, and
 first codes that differ, in the order of the network, are ties. A tie is a number in the middle between two codes, to
 `TIE` of the grid's span: float arithmetic in another order, as of a first layer in float, may round it to the other
 side, and what follows changes with it. A unit with misplaced steps (`plq.export.requantize`) takes these one sum too
-early or too late; there a tie is as wide as that. Because of ties the top-1 class may change in `TOP1` of the images.
+early or too late; there a tie is as wide as that. Because of ties top-1 classes may change in `TOP1` of the images, or
+in twice as many as where the model gives another class itself when the last bit of each of its numbers changes.
 """
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
 
 from plq.errors import UserError
+from plq.frozen.agreement import with_other_last_bits
 from plq.frozen.model import FrozenModel
 from plq.frozen.nodes import Activation
 
@@ -73,10 +76,20 @@ def compare(model: FrozenModel, exported: Exported, images: np.ndarray) -> Verdi
     suspects = np.flatnonzero((apart > LOGITS) | ~same)
     for start in range(0, len(suspects), BATCH):
         _require_ties(model, exported, images, suspects[start : start + BATCH])
-    if (~same).mean() > TOP1:
-        raise UserError(f"top-1 differs in {int((~same).sum())} of {len(images)} images, allowed {TOP1:.0%}")
+    others = int((~same).sum())
+    if others > TOP1 * len(images):
+        allowed = max(int(TOP1 * len(images)), 2 * changed_by_last_bits(model, batches, wanted.argmax(1)))
+        if others > allowed:
+            raise UserError(f"top-1 differs in {others} of {len(images)} images, allowed {allowed}")
     largest = float(np.delete(apart, suspects).max(initial=0))
     return Verdict(len(images), len(suspects), int(same.sum()), largest)
+
+
+def changed_by_last_bits(model: FrozenModel, batches: list[np.ndarray], classes: np.ndarray) -> int:
+    """In how many images the model gives another class when the last bit of each of its real numbers changes."""
+    arrays = with_other_last_bits(model.runner.arrays)
+    run = jax.jit(partial(model.runner.logits, arrays))
+    return int((np.concatenate([run(batch) for batch in batches]).argmax(1) != classes).sum())
 
 
 def _require_ties(model: FrozenModel, exported: Exported, images: np.ndarray, suspects: np.ndarray) -> None:

@@ -39,21 +39,23 @@ class Export:
     remedy: str = ""
 
 
-def export_onnx(model: FrozenModel, preprocessing: bool, exact: bool = False) -> Export:
-    """ONNX for integer kernels (`plq.export.qdq`). ``exact``: without units that step at other sums than the model."""
+def export_onnx(model: FrozenModel, preprocessing: bool, fast: bool = False) -> Export:
+    """ONNX for integer kernels (`plq.export.qdq`). ``fast``: also where they step at other sums than the model."""
     _need("onnx", "onnx", "onnxruntime")
     from plq.export import running
     from plq.export.writer import OPSET
 
     made, data = _onnx(model, preprocessing, {})
+    most = made.integer_layers
     misplaced = {k.layer: f"{k.misplaced} of {k.steps} steps would be misplaced" for k in made.kernels if k.misplaced}
-    if exact and misplaced:
+    if misplaced and not fast:
         made, data = _onnx(model, preprocessing, misplaced)
-    remedy = "--exact computes layers with misplaced steps in float" if misplaced and not exact else ""
+    remedy = "without --fast no step is misplaced" if misplaced and fast else ""
     header = ["layer", "operands", "steps", "misplaced", "in float because"]
     rows = [[k.layer, k.operands, k.steps, k.misplaced, k.reason] for k in made.kernels]
-    integer = sum(kernel.operands != "float" for kernel in made.kernels)
-    what = f"ONNX opset {OPSET}; {integer} of {len(rows)} layers on integer kernels"
+    what = f"ONNX opset {OPSET}; {made.integer_layers} of {len(rows)} layers on integer kernels"
+    if most > made.integer_layers:
+        what += f"; --fast puts {most - made.integer_layers} more there, with misplaced steps"
     return Export(data, lambda path: running.run_onnx(path, made), [format_table(header, rows), what], remedy)
 
 

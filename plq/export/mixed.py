@@ -1,7 +1,8 @@
 """The products of an ONNX model with codes: in float, or on integers where that needs no rounding behind them.
 
-In float the weights are stored as integers, and scaled once, when the model is loaded. On integers they are computed if
-they are one matrix product of codes and weights (MatMulInteger), or if sums may be cut off (`plq.export.window`).
+On integer kernels they are computed if they are one matrix product of codes and weights (MatMulInteger), or if sums may
+be cut off (`plq.export.window`). Else integers are multiplied in float32, where no sum can exceed 2**24: it is exact as
+well. Only what is left, as a float first layer, adds up real numbers.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from plq.export.units import INT8, has_integers, is_matrix, only_reader
 from plq.export.window import window
 from plq.frozen.graph import Graph
 from plq.frozen.nodes import Affine, Conv, Dense, Product
+from plq.frozen.product import integer_product
 
 INTEGER, FLOAT = "uint8 x int8", "float"
 
@@ -42,6 +44,11 @@ class Mixed(Coded):
         self.kernels: list[Kernel] = []
         self.reasons: dict[str, str] = {}
 
+    @property
+    def integer_layers(self) -> int:
+        """How many of the layers so far are computed on integer kernels."""
+        return sum(kernel.operands != FLOAT for kernel in self.kernels)
+
     def conv(self, node: Conv) -> None:
         self.product(node)
 
@@ -49,19 +56,20 @@ class Mixed(Coded):
         self.product(node)
 
     def product(self, node: Product) -> None:
-        """A product whose result is float, together with the bias or batch norm that follows it."""
-        reader = only_reader(self.graph, node.name)
-        affine = reader if isinstance(reader, Affine) else None
-        name = affine.name if affine else node.name
-        self.inside.add(name)
-        if not self.is_narrow(node):
-            result = ""
-        elif is_matrix(self.graph, node):
-            result = self.integer_matrix(node, affine)
-        else:
-            result = self.windowed(node, affine)
+        """A product whose result is float, step by step as in the frozen network where its sums are exact."""
+        result = self.on_integers(node)
         self.kernels.append(Kernel(node.name, INTEGER) if result else Kernel(node.name, FLOAT, self.reasons[node.name]))
-        self.reals[name] = result or self.float_product(node, affine)
+        result = result or self.exact_product(node)
+        if result:
+            self.reals[node.name] = result
+        else:
+            self.float_product(node)
+
+    def on_integers(self, node: Product) -> str:
+        """The product on uint8 x int8 kernels; empty if there is none that needs no rounding behind it."""
+        if not self.is_narrow(node):
+            return ""
+        return self.integer_matrix(node) if is_matrix(self.graph, node) else self.windowed(node)
 
     def is_narrow(self, node: Product) -> bool:
         """Whether uint8 x int8 kernels can add up the product of codes and integers exactly."""
@@ -73,34 +81,55 @@ class Mixed(Coded):
         assert node.grid is not None
         return node.grid.integers[self.graph.tensors[node.tensor("kernel")]].astype(np.int16)
 
-    def scale_and_shift(self, node: Product, affine: Affine | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """What integers of the kernel and of the input, or real numbers, are multiplied with, and what is added."""
-        scale, shift = np.ones(1, np.float32), None
+    def float_product(self, node: Product) -> None:
+        """In real numbers, whose sums are rounded; the bias or batch norm that follows is in the weights."""
+        reader = only_reader(self.graph, node.name)
+        affine = reader if isinstance(reader, Affine) else None
+        scale, bias = np.ones(1, np.float32), ""
         if affine is not None:
             scale, shift = (self.graph.tensors[affine.tensor(role)] for role in affine.roles())
-        if node.inputs[0] in self.codes:
-            scale = scale * np.float32(self.codes[node.inputs[0]].scale)
-        if node.grid is not None:
-            scale = scale * self.graph.tensors[node.tensor("scale")] / np.float32(node.grid.multiple)
-        return scale.astype(np.float32), shift
-
-    def float_product(self, node: Product, affine: Affine | None) -> str:
-        """Quantized weights are stored as integers; they are scaled once, when the model is loaded."""
-        scale, shift = self.scale_and_shift(node, affine)
-        bias = "" if shift is None else self.writer.constant(shift, f"{node.name}/shift")
+            bias = self.writer.constant(shift, f"{node.name}/shift")
+            self.inside.add(affine.name)
+        x = self.real(node.inputs[0])
         if node.grid is None:
             kernel = onnx_layout(self.graph.tensors[node.tensor("kernel")] * scale)
             weights = self.writer.constant(kernel, node.tensor("kernel"))
         else:
-            integers = onnx_layout(self.integers(node).astype(np.int8 if node.grid.largest <= INT8 else np.int16))
-            weights = self.writer.constant(integers, node.tensor("kernel"))
-            weights = self.writer.add("Cast", [weights], f"{node.name}/integers", to=TensorProto.FLOAT)
-            factor = self.writer.constant(onnx_layout(scale), f"{node.name}/scale")
-            weights = self.writer.add("Mul", [weights, factor], f"{node.name}/weights")
-        codes = self.codes.get(node.inputs[0])
-        return self.multiply(node, self.unscaled(codes) if codes else self.reals[node.inputs[0]], weights, bias)
+            if node.inputs[0] in self.codes:
+                codes = self.codes[node.inputs[0]]
+                x, scale = self.unscaled(codes), scale * np.float32(codes.scale)
+            scale = scale * self.graph.tensors[node.tensor("scale")] / np.float32(node.grid.multiple)
+            factor = self.writer.constant(onnx_layout(scale.astype(np.float32)), f"{node.name}/scale")
+            weights = self.writer.add("Mul", [self.float_integers(node), factor], f"{node.name}/weights")
+        self.reals[affine.name if affine else node.name] = self.multiply(node, x, weights, bias)
 
-    def integer_matrix(self, node: Product, affine: Affine | None) -> str:
+    def exact_product(self, node: Product) -> str:
+        """Integers in float32 whose sums are exact in any order, and then what they are worth; empty if too large.
+
+        ONNX Runtime would take the worth into the weights, were there nothing between; rounding integers does nothing.
+        """
+        if node.grid is None or node.inputs[0] not in self.codes:
+            return ""
+        plan = integer_product(self.graph, node)
+        if len(plan.groups) > 1 or len(plan.groups[0]) > 1:
+            return ""
+        sums = self.multiply(node, self.unscaled(self.codes[node.inputs[0]]), self.float_integers(node))
+        return self.worth(node, self.writer.add("Round", [sums], f"{node.name}/sums"))
+
+    def float_integers(self, node: Product) -> str:
+        """Those of a quantized kernel, stored in the smallest type that holds them."""
+        assert node.grid is not None
+        integers = onnx_layout(self.integers(node).astype(np.int8 if node.grid.largest <= INT8 else np.int16))
+        weights = self.writer.constant(integers, node.tensor("kernel"))
+        return self.writer.add("Cast", [weights], f"{node.name}/integers", to=TensorProto.FLOAT)
+
+    def worth(self, node: Product, sums: str) -> str:
+        """Real numbers, of sums of integers as float32."""
+        (worth,) = integer_product(self.graph, node).worths
+        rank = len(self.graph.values[node.name].shape)
+        return self.writer.add("Mul", [sums, self.constant_per_channel(worth, rank, f"{node.name}/worth")], node.name)
+
+    def integer_matrix(self, node: Product) -> str:
         """Sums as int32, turned into real numbers."""
         codes, rank = self.codes[node.inputs[0]], len(self.graph.values[node.name].shape)
         x = codes.name
@@ -111,16 +140,12 @@ class Mixed(Coded):
         inputs = [x, self.writer.constant(kernel, node.tensor("kernel")), self.scale_and_zero(codes)[1]]
         y = self.writer.add("MatMulInteger", inputs, f"{node.name}/sums")
         y = self.writer.add("Cast", [y], f"{node.name}/float", to=TensorProto.FLOAT)
-        scale, shift = self.scale_and_shift(node, affine)
-        y = self.writer.add("Mul", [y, self.writer.constant(scale.reshape(-1), f"{node.name}/scale")], node.name)
-        if shift is not None:
-            y = self.writer.add("Add", [y, self.writer.constant(shift, f"{node.name}/shift")], node.name)
         if rank > 1:
             axes = self.writer.constant(np.array([2, 3]), "image_axes")
-            y = self.writer.add("Unsqueeze", [y, axes], node.name)
-        return y
+            y = self.writer.add("Unsqueeze", [y, axes], f"{node.name}/image")
+        return self.worth(node, y)
 
-    def windowed(self, node: Product, affine: Affine | None) -> str:
+    def windowed(self, node: Product) -> str:
         """Sums as uint8, saturated where they decide nothing, turned into real numbers; empty if 256 are not enough."""
         lowest = window(self.graph, node)
         if lowest is None:
@@ -131,13 +156,9 @@ class Mixed(Coded):
         y = self.multiply(node, self.dequantized(codes), weights, bias)
         sums = self.quantize(y, f"{node.name}/sums", codes.scale, 0)
         y = self.writer.add("Cast", [sums.name], f"{node.name}/float", to=TensorProto.FLOAT)
-        scale, shift = self.scale_and_shift(node, affine)
-        shift = (0 if shift is None else shift) + lowest * scale.reshape(-1).astype(np.float64)
         rank = len(self.graph.values[node.name].shape)
-        for op, numbers in (("Mul", ones * scale.reshape(-1)), ("Add", shift.astype(np.float32))):
-            factor = self.constant_per_channel(numbers, rank, f"{node.name}/{op.lower()}")
-            y = self.writer.add(op, [y, factor], node.name)
-        return y
+        low = self.constant_per_channel(lowest.astype(np.float32), rank, f"{node.name}/lowest")
+        return self.worth(node, self.writer.add("Add", [y, low], f"{node.name}/integers"))
 
     def operand(self, node: Product, role: str, integers: np.ndarray, scale: np.ndarray, zero: int) -> str:
         """A constant operand with one scale per output channel, dequantized."""

@@ -79,10 +79,12 @@ class Reference:
 
 
 def with_other_last_bits(variables: Any) -> Any:
-    """Arrays, float32, each number larger or smaller by 2⁻²³ of itself: what float arithmetic leaves open anyway."""
+    """Arrays, each real number larger or smaller by 2⁻²³ of itself: what float arithmetic leaves open anyway."""
     random = np.random.default_rng(0)
 
     def change(x: Any) -> np.ndarray:
+        if np.asarray(x).dtype != np.float32:
+            return x
         return np.asarray(x) * (1 + random.choice(np.array([-1, 1], np.float32), np.shape(x)) * np.float32(2**-23))
 
     return jax.tree.map(change, variables)
