@@ -6,13 +6,10 @@ As in `scaling.py`: CPU devices, one processor core for each process (where task
 """
 
 import argparse
-import os
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import time
+
+from pinned import run_pinned
 
 SIZES = (1, 64, 1024, 16 * 1024, 256 * 1024)  # float32 values
 PROCESSES = 2
@@ -47,24 +44,14 @@ def child(process_id: int, coordinator: str, repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--coordinator", help=argparse.SUPPRESS)
+    parser.add_argument("--process_id", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.child:
-        child(int(given.child[0]), given.child[1], given.repeats)
+    if given.coordinator:
+        child(given.process_id, given.coordinator, given.repeats)
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     print("| bytes | ms, median (quartiles) | least |\n|---|---|---|", flush=True)
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    running = []
-    for index in range(PROCESSES):
-        pinned = ["taskset", "--cpu-list", str(index)] if shutil.which("taskset") else []
-        command = [*pinned, sys.executable, __file__, "--repeats", str(given.repeats), "--child", str(index), address]
-        running.append(subprocess.Popen(command, env=environment))
-    statuses = [process.wait() for process in running]
-    if any(statuses):
-        sys.exit(f"{PROCESSES} processes: ended with {statuses}")
+    run_pinned(__file__, PROCESSES, ["--repeats", str(given.repeats)])
 
 
 if __name__ == "__main__":

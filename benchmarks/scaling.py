@@ -13,23 +13,18 @@ way, its waiting for the other process included; "exposed" the part of that in w
 import argparse
 import json
 import math
-import os
 import re
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-SENT = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "all-to-all": 1, "collective-permute": 1}
+from collective_share import COLLECTIVES, SHARES, STEP, events, shares
+from pinned import run_pinned
+
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 STAGES = ("expanded", "after removal")
-STEP, SHARES = "a step", ("in flight", "exposed")
-Span = tuple[float, float]  # from and to, ns
 
 
 def child(given: argparse.Namespace) -> None:
@@ -68,53 +63,16 @@ def child(given: argparse.Namespace) -> None:
                     for _ in range(given.steps):
                         with jax.profiler.TraceAnnotation(STEP):
                             state = jax.block_until_ready(step(state, *batch))
-                found[stage] |= shares(Path(folder))
+                found[stage] |= shares(events(Path(folder)))
         if is_first():
             given.out.write_text(json.dumps(found))
-
-
-def shares(folder: Path) -> dict[str, float]:
-    """Shares of the profiled steps with a collective under way, and with nothing else beside it."""
-    from jax.profiler import ProfileData
-
-    (file,) = folder.glob("**/*.xplane.pb")
-    events = [
-        event for plane in ProfileData.from_file(str(file)).planes for line in plane.lines for event in line.events
-    ]
-    steps = [(event.start_ns, event.end_ns) for event in events if event.name == STEP]
-    ours, others = spans(events)
-    within = lambda found: united([(max(a, c), min(b, d)) for a, b in found for c, d in steps if max(a, c) < min(b, d)])
-    length = lambda found: sum(end - begin for begin, end in found)
-    whole, collective = length(united(steps)), within(ours)
-    exposed = length(united([*collective, *within(others)])) - length(within(others))
-    return dict(zip(SHARES, (length(collective) / whole, exposed / whole), strict=True))
-
-
-def spans(events: list[Any]) -> tuple[list[Span], list[Span]]:
-    """When collective operations ran, and when others."""
-    found: tuple[list[Span], list[Span]] = ([], [])
-    for event in events:
-        if "hlo_op" in dict(event.stats):
-            found[not event.name.startswith(tuple(SENT))].append((event.start_ns, event.end_ns))
-    return found
-
-
-def united(found: list[Span]) -> list[Span]:
-    """The same stretches of time without overlap, in order."""
-    result: list[Span] = []
-    for begin, end in sorted(found):
-        if result and begin <= result[-1][1]:
-            result[-1] = (result[-1][0], max(end, result[-1][1]))
-        else:
-            result.append((begin, end))
-    return result
 
 
 def collectives(text: str) -> dict[str, list[int]]:
     """Bytes of each collective operation in the text of a compiled program, by kind."""
     found: dict[str, list[int]] = {}
     for line in text.splitlines():
-        match = re.search(r" = (\(?[a-z].*?) (" + "|".join(SENT) + r")(?:-start)?\(", line)
+        match = re.search(r" = (\(?[a-z].*?) (" + "|".join(COLLECTIVES) + r")(?:-start)?\(", line)
         if match:
             shapes = re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", match[1])
             sizes = [SIZES[dtype] * math.prod(int(n) for n in shape.split(",") if n) for dtype, shape in shapes]
@@ -124,40 +82,19 @@ def collectives(text: str) -> dict[str, list[int]]:
 
 def measure(given: argparse.Namespace, processes: int, mesh: str) -> dict[str, Any]:
     """What process 0 finds in one start."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        command = [
-            sys.executable,
-            __file__,
-            "--child",
-            "--processes",
-            str(processes),
-            "--mesh",
-            mesh,
-            "--out",
-            str(out),
-        ]
+        arguments = ["--processes", str(processes), "--mesh", mesh, "--out", str(out)]
         for name in ("width", "batch_size", "steps"):
-            command += [f"--{name}", str(getattr(given, name))]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PJRT_NPROC": "16", "XLA_FLAGS": ""}
-        running = []
-        for index in range(processes):
-            pinned = ["taskset", "--cpu-list", str(index)] if shutil.which("taskset") else []
-            given_place = ["--coordinator", address, "--process_id", str(index)]
-            running.append(subprocess.Popen([*pinned, *command, *given_place], env=environment))
-        statuses = [process.wait() for process in running]
-        if any(statuses):
-            sys.exit(f"{processes} processes: ended with {statuses}")
+            arguments += [f"--{name}", str(getattr(given, name))]
+        run_pinned(__file__, processes, arguments, PJRT_NPROC="16")
         return json.loads(out.read_text())
 
 
 def sent(found: dict[str, Any], processes: int) -> float:
     """Bytes that each device sends in a step."""
     share = (processes - 1) / processes
-    return share * sum(SENT[kind] * sum(sizes) for kind, sizes in found["collectives"].items())
+    return share * sum(COLLECTIVES[kind] * sum(sizes) for kind, sizes in found["collectives"].items())
 
 
 def row(name: str, stage: str, one: list[dict[str, Any]], several: list[dict[str, Any]], processes: int) -> str:
@@ -180,14 +117,13 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     for name in ("--processes", "--process_id"):
         parser.add_argument(name, type=int, default=1, help=argparse.SUPPRESS)
     for name in ("--coordinator", "--mesh"):
-        parser.add_argument(name, default="data", help=argparse.SUPPRESS)
+        parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.child:
+    if given.coordinator:
         child(given)
         return
     starts: dict[str, list[dict[str, Any]]] = {"one": [], "data": [], "fsdp": []}

@@ -150,12 +150,16 @@ def fields_of(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def differences(
     saved: dict[str, Any], current: dict[str, Any], free: tuple[str, ...] = FREE_ON_RESUME, there: str = "saved"
 ) -> list[str]:
-    """Fields that are not free to differ and do: "data.name: saved a, now b"."""
-    old, new = dict(fields_of(saved)), dict(fields_of(current))
+    """Fields that are not free to differ and do: "data.name: saved a, now b".
+
+    A field that ``saved`` lacks, having been written before there was one, counts as saved at its default.
+    """
+    usual, old, new = (dict(fields_of(config)) for config in (default().to_dict(), saved, current))
     names = [name for name in {**old, **new} if not name.startswith(free)]
+    was = lambda name: old.get(name, usual.get(name))
     plain = lambda value: list(value) if isinstance(value, tuple) else value
-    changed = [name for name in names if plain(old.get(name)) != plain(new.get(name))]
-    return [f"{name}: {there} {old.get(name)}, now {new.get(name)}" for name in changed]
+    changed = [name for name in names if plain(was(name)) != plain(new.get(name))]
+    return [f"{name}: {there} {was(name)}, now {new.get(name)}" for name in changed]
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

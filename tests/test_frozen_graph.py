@@ -115,6 +115,8 @@ def test_what_cannot_be_written_down_is_refused_by_name():
         record(*one_axis, (8, 8, 1), (0.0,), (1.0,))
     with pytest.raises(UserError, match="lack params/layer/conv/kernel"):
         record(Odd(plain_kit(FLOAT), {}), {"params": {}}, (8, 8, 1), (0.0,), (1.0,))
+    with pytest.raises(UserError, match="Dense: has no kit, allowed a network that makes its units by one"):
+        record(nn.Dense(2), {}, (8, 8, 1), (0.0,), (1.0,))
     with pytest.raises(UserError, match="what it returns is not the last thing"):
         odd(after=lambda y: (flatten(y), halve(y))[0])
     with pytest.raises(UserError, match="is the last one, found shape .8, 8, 2., allowed"):

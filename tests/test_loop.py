@@ -98,6 +98,19 @@ def test_a_config_that_computes_something_else_is_refused(uninterrupted):
     claim(uninterrupted.workdir, settings(tiny_config(**FIELDS, checkpoint__keep_latest=9)))
 
 
+def test_a_field_that_a_saved_config_lacks_was_at_its_default(tmp_path):
+    from plq.config import settings
+    from plq.main import claim
+
+    usual, other = (settings(tiny_config(**FIELDS, train__seed=seed)) for seed in (0, 3))
+    saved = usual.to_json()
+    del saved["train"]["seed"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    claim(tmp_path, usual)
+    with pytest.raises(UserError, match="train.seed: saved 0, now 3"):
+        claim(tmp_path, other)
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     """A learning rate that overflows: the step is named, and no checkpoint has a value that is not finite."""
     broken = tiny(

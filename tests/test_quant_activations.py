@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from plq.errors import UserError
+from plq.quant.activations import ReluActivation
+from plq.quant.base import ActivationQuantizer
 from plq.quant.dorefa import quantize_gradient
+from plq.quant.quantized import quantized
 from plq.quant.registry import ACTIVATIONS, activation_quantizer
 
 BITS = [1, 2, 3, 4, 8]
@@ -126,6 +129,17 @@ def test_32_bits_is_the_clipping_alone():
     np.testing.assert_allclose(activation_quantizer("lsq_plus", 32)(x), hard_swish, atol=1e-6)
     with pytest.raises(ValueError, match="no integer codes"):
         activation_quantizer("abs", 32).quantize(x)
+    with pytest.raises(ValueError, match="no integer codes"):
+        ReluActivation(32).quantize(x)
+
+
+def test_a_quantizer_without_a_surrogate_is_not_made():
+    class Half(ActivationQuantizer):
+        def quantize(self, x, scales=None):
+            return quantized(x, 1.0, 0.0)
+
+    with pytest.raises(TypeError, match="surrogate"):
+        Half(1)
 
 
 def test_bfloat16_is_quantized_in_float32():

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from plq.errors import UserError
+from plq.quant.base import WeightQuantizer
+from plq.quant.quantized import quantized
 from plq.quant.registry import WEIGHTS, activation_quantizer, weight_quantizer
 
 CASES = [
@@ -245,6 +247,15 @@ def test_32_bits_is_identity():
         assert same_bits(weight_quantizer(name, 32).fake_quantize(kernel), kernel)
     with pytest.raises(ValueError, match="no integer codes"):
         weight_quantizer("dorefa", 32).quantize(kernel)
+
+
+def test_a_quantizer_without_a_surrogate_is_not_made():
+    class Half(WeightQuantizer):
+        def quantize(self, kernel, scales=None, statistics=None):
+            return quantized(kernel, 1.0, 0.0)
+
+    with pytest.raises(TypeError, match="surrogate"):
+        Half(1)
 
 
 @pytest.mark.parametrize(

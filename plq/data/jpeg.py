@@ -39,7 +39,7 @@ def image_size(data: bytes, source: str) -> tuple[int, int]:
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
             return height, width
         except ValueError:
-            pass
+            pass  # Pillow reads it, or says what is wrong
     width, height = _open(data, source).size
     return height, width
 
@@ -62,7 +62,7 @@ def decode_rgb(data: bytes, source: str, min_side: int = 0) -> np.ndarray:
         try:
             return _decode_simplejpeg(data, min_side)
         except ValueError:
-            pass
+            pass  # Pillow reads it, or says what is wrong
     return _decode_pillow(data, source, min_side)
 
 

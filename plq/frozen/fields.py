@@ -5,11 +5,14 @@ import math
 import types
 import typing
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from plq.errors import UserError, nearest
 
-Made = TypeVar("Made")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Made = TypeVar("Made", bound="DataclassInstance")
 _hints = cache(typing.get_type_hints)
 
 
@@ -25,11 +28,11 @@ def from_json(kind: type[Made], fields: Any, where: str) -> Made:
     """The dataclass of these fields. Raises UserError, naming ``where`` and the field, for values of another type."""
     if not isinstance(fields, dict):
         raise UserError(f"{where}: found {_shown(fields)}, allowed an object")
-    hints = {field.name: _hints(kind)[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = {field.name: _hints(kind)[field.name] for field in dataclasses.fields(kind)}
     for name in fields:
         if name not in hints:
             raise UserError(f"{where}: {name[:40]!r} is unknown; {nearest(name[:40], hints)}")
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING and field.name not in fields:
             raise UserError(f"{where}: lacks {field.name}")
     return kind(**{name: _typed(value, hints[name], f"{where}: {name}") for name, value in fields.items()})
@@ -41,8 +44,8 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
         return None if value is None else _typed(value, typing.get_args(kind)[0], where)
     if typing.get_origin(kind) is tuple:
         return _tuple(value, typing.get_args(kind), where)
-    if dataclasses.is_dataclass(kind):
-        return from_json(kind, value, where)  # type: ignore[arg-type]
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return from_json(kind, value, where)
     if kind is float and type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value):
         return float(value)
     if kind is not float and type(value) is kind:

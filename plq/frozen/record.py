@@ -43,10 +43,13 @@ def record(
         variables: ``params`` and ``batch_stats``. mean, std: what images are normalized with, in units of 0..255.
     Raises UserError for a network that does something for which there is no node.
     """
+    kit = getattr(network, "kit", None)
+    if not isinstance(kit, Kit):
+        raise UserError(f"{type(network).__name__}: has no kit, allowed a network that makes its units by one")
     recorder = Recorder(variables)
     image = Tensor(recorder, IMAGE, (1, *image_shape))
     x = recorder.append(Normalize("normalize", (IMAGE,), _floats(mean), _floats(std)), image.shape)
-    output = network.clone(kit=recording_kit(network.kit, recorder)).apply({}, x)  # type: ignore[attr-defined]
+    output = network.clone(kit=recording_kit(kit, recorder)).apply({}, x)
     graph = Graph(image_shape, tuple(recorder.nodes), recorder.tensors)
     if not isinstance(output, Tensor) or output.name != graph.output:
         raise UserError(f"{type(network).__name__}: what it returns is not the last thing that it computes")
@@ -149,7 +152,7 @@ def write_unit(recorder: Recorder, unit: Unit, x: Tensor, residual: Tensor | Non
     if residual is not None:
         y = y + residual
     if unit.pool is not None:
-        y = unit.pool(y)  # type: ignore[arg-type, assignment]
+        y = unit.pool(y)
     return y if unit.activation is None else _activation(recorder, unit.activation, y)
 
 

@@ -29,7 +29,7 @@ class Unit(nn.Module):
     groups: int = 1
     use_bias: bool = False
     use_norm: bool = True
-    pool: Callable[[Array], Array] | None = None
+    pool: Callable[[Any], Any] | None = None
     activation: ActivationQuantizer | None = None
     weights: WeightQuantizer = FloatWeights(FLOAT_BITS)
     gradient_bits: int = FLOAT_BITS

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales
+from plq.quant.base import FLOAT_BITS, NO_CODES, ActivationQuantizer, Scales
 from plq.quant.quantized import Quantized, quantized
 
 
@@ -55,3 +55,9 @@ class ReluActivation(ActivationQuantizer):
     """max(0, x) without an upper end, for float networks."""
 
     legal_bits: ClassVar[tuple[int, ...]] = (FLOAT_BITS,)
+
+    def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
+        raise ValueError(NO_CODES)
+
+    def surrogate(self, x: Array, scales: Scales) -> Array:
+        return self.nonlinearity(x)

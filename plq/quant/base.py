@@ -1,5 +1,6 @@
 """What every quantizer of weights or activations is: codes forward, a smooth surrogate backward."""
 
+import abc
 import dataclasses
 from typing import Any, ClassVar
 
@@ -10,11 +11,12 @@ from jax import Array
 from plq.quant.quantized import Quantized, straight_through
 
 FLOAT_BITS = 32  # "no quantization" in the field's W/A notation
+NO_CODES = f"activations of {FLOAT_BITS} bits are not quantized: they have no integer codes"
 Scales = dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightQuantizer:
+class WeightQuantizer(abc.ABC):
     """Quantizes a kernel ``[..., in, out]`` (HWIO for a 2-D convolution, IO for a dense layer).
 
     A new quantizer is a subclass with `quantize` and `surrogate`, and one line in `plq.quant.registry`.
@@ -44,13 +46,13 @@ class WeightQuantizer:
         del kernel
         return ()
 
+    @abc.abstractmethod
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         """Codes, scale and offset of the kernel. Raises KeyError if a learned scale is missing."""
-        raise NotImplementedError(f"{type(self).__name__}.quantize")
 
+    @abc.abstractmethod
     def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
         """The function whose derivative stands in for that of the fake-quantized value."""
-        raise NotImplementedError(f"{type(self).__name__}.surrogate")
 
     def fake_quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Array:
         """float32 values ``quantize(kernel).dequantize()``, bit for bit, with the surrogate's gradient."""
@@ -70,12 +72,15 @@ class FloatWeights(WeightQuantizer):
     def quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Quantized:
         raise ValueError("weights of 32 bits are not quantized: they have no integer codes")
 
+    def surrogate(self, kernel: Array, scales: Scales, statistics: Any) -> Array:
+        return kernel
+
     def fake_quantize(self, kernel: Array, scales: Scales | None = None, statistics: Any = None) -> Array:
         return kernel.astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class ActivationQuantizer:
+class ActivationQuantizer(abc.ABC):
     """A non-linearity and ``bits`` bits: quantizes activations ``[batch, ...]`` of any shape.
 
     A new one is a subclass with `quantize` and `surrogate`, and one line in `plq.quant.registry`. At 32 bits the
@@ -91,7 +96,7 @@ class ActivationQuantizer:
     def top_code(self) -> int:
         """2**bits - 1. Raises ValueError at 32 bits."""
         if self.bits == FLOAT_BITS:
-            raise ValueError("activations of 32 bits are not quantized: they have no integer codes")
+            raise ValueError(NO_CODES)
         return 2**self.bits - 1
 
     def nonlinearity(self, x: Array) -> Array:
@@ -107,13 +112,13 @@ class ActivationQuantizer:
         del x
         return self.initial_scales()
 
+    @abc.abstractmethod
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:
         """Codes, scale and offset in the shape of x. Raises KeyError if a learned scale is missing."""
-        raise NotImplementedError(f"{type(self).__name__}.quantize")
 
+    @abc.abstractmethod
     def surrogate(self, x: Array, scales: Scales) -> Array:
         """The function whose derivative stands in for that of the fake-quantized value."""
-        raise NotImplementedError(f"{type(self).__name__}.surrogate")
 
     def __call__(self, x: Array, scales: Scales | None = None) -> Array:
         """float32 values ``quantize(x).dequantize()``, bit for bit, with the surrogate's gradient."""
