@@ -1,12 +1,12 @@
 """Latency of a few-bit network where it is served, against the same network in float, in one run.
 
     python benchmarks/deploy.py --threads 1 [--network svhn] [--width 1.0] [--weights dorefa] [--weight_bits 1]
-        [--activations clip] [--activation_bits 2] [--size 40] [--batches 1 64] [--repeats 9]
+        [--activations clip] [--activation_bits 2] [--size 40] [--batches 1 64] [--repeats 9] [--fast]
 
-From uint8 pixels to logits, weights as initialized (time does not depend on them). Both ONNX files are made by
-`plq.export`, the float one from the network without quantization. All variants take turns in every repeat, so that a
-slow moment of the machine hits them alike; ratios are taken within a repeat: how many times as fast as float ONNX
-Runtime. The process is bound to as many cores as there are threads.
+From uint8 pixels to logits, weights as initialized; time depends on them by one thing alone, in which layers a step
+would be misplaced. Both ONNX files are made by `plq.export`, the float one from the network without quantization. All
+variants take turns in every repeat, so that a slow moment of the machine hits them alike; ratios are taken within a
+repeat: how many times as fast as float ONNX Runtime. The process is bound to as many cores as there are threads.
 """
 
 import argparse
@@ -19,11 +19,10 @@ import jax
 import numpy as np
 import onnxruntime
 
-from plq.export.qdq import QDQ
+from plq.export.formats import export_onnx
 from plq.export.running import onnx_session
 from plq.freeze import freeze
-from plq.frozen.graph import Graph
-from plq.frozen.model import from_frozen
+from plq.frozen.model import FrozenModel, from_frozen
 from plq.inference import Model
 from plq.layers.kit import Precision
 from plq.models.registry import Architecture
@@ -43,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=40)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--fast", action="store_true", help="as in plq.export")
     return parser.parse_args()
 
 
@@ -57,12 +57,11 @@ def model(given: argparse.Namespace, precision: Precision) -> Model:
     return Model(network, variables, shape, (0.0,), (256.0,), names, "square", {})
 
 
-def session(graph: Graph, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """ONNX Runtime on our export of a graph, and how many layers it computes on integers."""
-    made = QDQ(graph, preprocessing=True)
-    run = onnx_session(made.model("batch", {}).SerializeToString(), threads)
-    integer = sum(kernel.operands != "float" for kernel in made.kernels)
-    return lambda images: run.run(None, {"image": images})[0], f"{integer} of {len(made.kernels)} layers on integers"
+def session(model: FrozenModel, threads: int, fast: bool = False) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """ONNX Runtime on our export of a model, and how many layers it computes on integers."""
+    export = export_onnx(model, preprocessing=True, fast=fast)
+    run = onnx_session(export.data, threads)
+    return lambda images: run.run(None, {"image": images})[0], export.notes[-1]
 
 
 def seconds(function: Callable[[np.ndarray], object], images: np.ndarray, runs: int) -> float:
@@ -111,12 +110,12 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     few = model(given, Precision(given.weights, given.weight_bits, given.activations, given.activation_bits))
     full = model(given, Precision(given.weights, 32, given.activations, 32))
-    frozen = freeze(few)
-    exported, integers = session(frozen.graph, given.threads)
+    frozen = from_frozen(freeze(few))
+    exported, integers = session(frozen, given.threads, given.fast)
     variants = {
-        "float, ONNX Runtime": session(freeze(full).graph, given.threads)[0],
+        "float, ONNX Runtime": session(from_frozen(freeze(full)), given.threads)[0],
         "exported ONNX, ONNX Runtime": exported,
-        "frozen, JAX": from_frozen(frozen),
+        "frozen, JAX": frozen,
         "float, JAX": full,
     }
     print(f"{cpu()}, {given.threads} thread(s), onnxruntime {onnxruntime.__version__}, jax {jax.__version__}")
