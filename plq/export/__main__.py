@@ -26,7 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=path_or_address, required=True, help="the file to write")
     parser.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
-    fast = "onnx: on integer kernels also what they round otherwise than the model, a few sums in a thousand"
+    fast = "onnx: integer kernels also for layers in which they take a step one sum early or late"
     parser.add_argument("--fast", action="store_true", help=fast)
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="to check on (default: the test images)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")

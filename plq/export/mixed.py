@@ -85,22 +85,21 @@ class Mixed(Coded):
         """In real numbers, whose sums are rounded; the bias or batch norm that follows is in the weights."""
         reader = only_reader(self.graph, node.name)
         affine = reader if isinstance(reader, Affine) else None
-        scale, bias = np.ones(1, np.float32), ""
+        scale, bias, codes = np.ones(1, np.float32), "", self.codes.get(node.inputs[0])
         if affine is not None:
             scale, shift = (self.graph.tensors[affine.tensor(role)] for role in affine.roles())
             bias = self.writer.constant(shift, f"{node.name}/shift")
             self.inside.add(affine.name)
-        x = self.real(node.inputs[0])
+        if codes is not None:
+            scale = scale * np.float32(codes.scale)
         if node.grid is None:
             kernel = onnx_layout(self.graph.tensors[node.tensor("kernel")] * scale)
             weights = self.writer.constant(kernel, node.tensor("kernel"))
         else:
-            if node.inputs[0] in self.codes:
-                codes = self.codes[node.inputs[0]]
-                x, scale = self.unscaled(codes), scale * np.float32(codes.scale)
             scale = scale * self.graph.tensors[node.tensor("scale")] / np.float32(node.grid.multiple)
             factor = self.writer.constant(onnx_layout(scale.astype(np.float32)), f"{node.name}/scale")
             weights = self.writer.add("Mul", [self.float_integers(node), factor], f"{node.name}/weights")
+        x = self.reals[node.inputs[0]] if codes is None else self.unscaled(codes)
         self.reals[affine.name if affine else node.name] = self.multiply(node, x, weights, bias)
 
     def exact_product(self, node: Product) -> str:
