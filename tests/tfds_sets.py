@@ -28,12 +28,9 @@ def write_set(
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
-            return {split: self._examples(split) for split in images}
+            return {split: self._generate_examples(split) for split in images}
 
-        def _generate_examples(self):
-            raise NotImplementedError("each split has its own")
-
-        def _examples(self, split):
+        def _generate_examples(self, split):
             for index, image in enumerate(images[split]):
                 yield index, {"image": io.BytesIO(png(image)), "label": index % 3}
 
