@@ -15,7 +15,7 @@ from runs import tiny_config
 
 from plq.compare.cells import Training
 from plq.compare.comparison import Comparison
-from plq.compare.findings import findings
+from plq.compare.findings import findings, over_points
 from plq.compare.history import History, timing
 from plq.compare.opening import Facts
 from plq.compare.plan import make_plan, parse_axis
@@ -79,6 +79,17 @@ def test_only_seeds_of_both_are_paired():
     third = {"plain": HISTORIES["plain"], "expanded": {1: HISTORIES["expanded"][1], 2: HISTORIES["expanded"][0]}}
     pair = findings(third, {"plain": FACTS, "expanded": FACTS})["difference"]["expanded"]
     assert pair["seeds"] == [1] and pair["n"] == 1 and pair["low"] is None
+
+
+def test_the_mean_over_points_is_taken_seed_by_seed():
+    """Seeds 1 and 2 are at both points: (4 + 0) / 2 and (1 + 5) / 2, so 2.5 -+ 12.706 * sqrt(0.5) / sqrt(2)."""
+    point = lambda **by_seed: {"difference": {"expanded": {"seeds": list(by_seed), "differences": [*by_seed.values()]}}}
+    points = {"a": point(s0=90.0, s1=4.0, s2=1.0), "b": point(s2=5.0, s1=0.0)}
+    found = over_points(points)["expanded"]
+    assert found["seeds"] == ["s1", "s2"] and found["differences"] == (2.0, 3.0) and found["n"] == 2
+    assert (found["low"], found["high"]) == (pytest.approx(2.5 - 6.353, abs=1e-3), pytest.approx(2.5 + 6.353, abs=1e-3))
+    assert over_points({"a": points["a"]}) == {}
+    assert over_points({**points, "failed": {"difference": {}}}) == {}
 
 
 def test_step_times_leave_out_compilation_and_evaluation():
@@ -198,6 +209,7 @@ def test_the_page_says_what_was_found(page):
     assert "Left out: weights=xnor weight_bits=2: quant.weight_bits=2: weights xnor allow 1, 32" in words
     for number in ("+7.00 [-31.12, 45.12]", "+10.00", "70.00", "55.00 ± 7.07", "62.00 ± 11.31"):
         assert number in words, number
+    assert words.count("mean over all cells") == 3  # in the verdict, the figure and the table
     assert words.count("in detail".capitalize()) == 1 and "python -m plq.compare --config <a>" in words
     assert "re-estimated" in words and "DoReFa 1/2" in words
 
@@ -223,7 +235,7 @@ def test_published_points_are_drawn_where_they_belong(page, tmp_path):
 def test_a_single_point_needs_no_grid(tmp_path):
     found = comparison(tmp_path)
     words = read(write_report(found, {}, tmp_path, "")).words
-    assert "No difference shown: EXP-Net ends +7.00 points" in words and "All cells" not in words
+    assert "No difference shown: EXP-Net ends +7.00 points" in words and "ll cells" not in words
     assert not (tmp_path / "figures" / "widths.svg").exists()
     assert "| as configured | 2 | 55.00 ± 7.07 | 62.00 ± 11.31 | +7.00 [-31.12, 45.12] | 4, 4, 4 |" in markdown(
         found.points, found.variants
@@ -240,12 +252,14 @@ def test_nothing_finished_is_a_page_too(tmp_path):
 
 
 def test_the_verdict_claims_no_more_than_the_interval():
-    pair = lambda n, low, high: {"difference": {"expanded": {"n": n, "mean": 1.0, "low": low, "high": high}}}
+    values = {"mean": 1.0, "seeds": [0, 1], "differences": [0.5, 1.5]}
+    pair = lambda n, low, high: {"difference": {"expanded": {**values, "n": n, "low": low, "high": high}}}
     assert "may be chance" in verdict({"": pair(1, None, None)})
     assert verdict({"": pair(3, 0.5, 1.5)}).startswith("EXP-Net ends 1.00 points above")
     assert verdict({"": pair(3, -0.5, 2.5)}).startswith("No difference shown")
     many = verdict({"a": pair(3, 0.5, 1.5), "b": pair(3, -0.5, 2.5), "c": pair(3, -2.0, -1.0)})
     assert "above the plain network in 1 of 3 cells and below it in 1; in 1 the seeds show no difference" in many
+    assert "In the mean over all cells EXP-Net ends +1.00 [-5.35, 7.35] points from it (2 seeds)" in many
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")

@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags
 
 from plq.command_line import Command, read
-from plq.compare.cells import Stopped, Training, require_same_configs, run_all, share_compiled
+from plq.compare.cells import Stopped, Training, require_same_configs, run_all, say, share_compiled, show
 from plq.compare.comparison import Comparison, collect
 from plq.compare.opening import opened
 from plq.compare.plan import Plan, changed_fields, make_plan, parse_axis
@@ -129,9 +129,12 @@ def probes_of(found: Comparison, batches: int) -> dict[str, dict[str, dict[int, 
     probes: dict[str, dict[str, dict[int, Probe]]] = {
         label: {variant: {} for variant in found.variants} for label in found.points
     }
-    for (label, variant, seed), training in found.trainings.items():
-        if training.done:
-            probes[label][variant][seed] = probed(training.folder, training.cell.settings.data, seed, batches)
+    done = {place: training for place, training in found.trainings.items() if training.done}
+    say(f"report: looking into {len(done)} models")
+    for number, ((label, variant, seed), training) in enumerate(done.items(), 1):
+        show(f"[{number}/{len(done)}] {training.folder.name}")
+        probes[label][variant][seed] = probed(training.folder, training.cell.settings.data, seed, batches)
+    show("")
     return probes
 
 

@@ -93,10 +93,10 @@ def run_all(trainings: Sequence[Training]) -> dict[str, str]:
             if status == 0:
                 if not training.done:
                     training.finish()
-                _say(f"{title}: test accuracy {100 * final_test(training.folder)['accuracy']:.2f} %")
+                say(f"{title}: test accuracy {100 * final_test(training.folder)['accuracy']:.2f} %")
             else:
                 failed[training.cell.folder] = _reason(training.log, status)
-                _say(f"{title}: failed: {failed[training.cell.folder]}")
+                say(f"{title}: failed: {failed[training.cell.folder]}")
     return failed
 
 
@@ -114,7 +114,7 @@ def _run(training: Training, title: str, received: list[int]) -> int:
     try:
         while process.poll() is None and not received:
             time.sleep(POLL_SECONDS)
-            _show(f"{title}: {_last_line(training.log)}")
+            show(f"{title}: {_last_line(training.log)}")
         if received:
             process.send_signal(received[0])
         return process.wait()
@@ -138,14 +138,14 @@ def _last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _show(line: str) -> None:
+def show(line: str) -> None:
     """One line that rewrites itself, on a terminal; nothing elsewhere."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         print(f"\r\x1b[K{line[:width]}", end="", file=sys.stderr, flush=True)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """A line that stays."""
-    _show("")
+    show("")
     print(line, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plq.compare.cells import Training
-from plq.compare.findings import findings
+from plq.compare.findings import findings, over_points
 from plq.compare.history import History, read_history
 from plq.compare.opening import Facts
 from plq.compare.plan import Plan
@@ -29,6 +29,11 @@ class Comparison:
     def variants(self) -> tuple[str, ...]:
         return self.plan.variants
 
+    @property
+    def overall(self) -> dict[str, Any]:
+        """Differences by variant, over all points (`plq.compare.findings.over_points`)."""
+        return over_points(self.points)
+
     def to_json(self) -> dict[str, Any]:
         """The numbers, for other programs."""
         return {
@@ -37,6 +42,7 @@ class Comparison:
             "failed": self.failed,
             "commands": {training.cell.folder: training.command for training in self.trainings.values()},
             "points": self.points,
+            "overall": self.overall,
         }
 
 

@@ -1,7 +1,7 @@
 """What a comparison found at one point of its grid, as plain values: the numbers of every table and figure."""
 
 import dataclasses
-import statistics as medians
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +46,23 @@ def _differences(finals: Mapping[str, dict[int, float]]) -> dict[str, Any]:
         if variant != "plain" and seeds:
             pair = paired([plain[seed] for seed in seeds], [by_seed[seed] for seed in seeds])
             found[variant] = {**dataclasses.asdict(pair), "seeds": seeds}
+    return found
+
+
+def over_points(points: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The difference of each other variant to the plain network, at each seed the mean over all points.
+
+    The interval is over seeds, so it speaks of these very points. Seeds that some point lacks are left out; empty with
+    fewer than two points, or without a seed that all have.
+    """
+    found = {}
+    for variant in {variant for point in points.values() for variant in point["difference"]}:
+        pairs = [point["difference"].get(variant, {"seeds": [], "differences": []}) for point in points.values()]
+        by_seed = [dict(zip(pair["seeds"], pair["differences"], strict=True)) for pair in pairs]
+        seeds = sorted(set.intersection(*(set(each) for each in by_seed)))
+        if seeds and len(points) > 1:
+            means = [statistics.mean(each[seed] for each in by_seed) for seed in seeds]
+            found[variant] = {**dataclasses.asdict(paired([0.0] * len(seeds), means)), "seeds": seeds}
     return found
 
 
@@ -95,4 +112,4 @@ def _time(by_seed: Mapping[int, History], facts: Facts) -> dict[str, float | Non
     found = [timing(history.timing, facts.zero_step, facts.epoch_steps) for history in by_seed.values()]
     fields = [field.name for field in dataclasses.fields(Timing)]
     columns = {name: [value for each in found if (value := getattr(each, name)) is not None] for name in fields}
-    return {name: medians.median(values) if values else None for name, values in columns.items()}
+    return {name: statistics.median(values) if values else None for name, values in columns.items()}

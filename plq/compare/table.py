@@ -3,16 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
+from plq.compare.findings import over_points
 from plq.compare.variants import NAMES
+
+OVERALL = "mean over all cells"
 
 
 def markdown(points: Mapping[str, dict[str, Any]], variants: tuple[str, ...]) -> str:
-    """Final test accuracy, differences to the plain network, and convergence: a row per point."""
+    """Final test accuracy, differences to the plain network, and convergence: a row per point, and one over all."""
     others = [variant for variant in variants if variant != "plain" and "plain" in variants]
     header = ["", "n", *(NAMES[variant] for variant in variants), *(f"{NAMES[other]} - plain" for other in others)]
     timed = {"plain", "expanded"} <= set(variants)
     header += ["epochs to plain's final: plain, EXP-Net, with f = 0"] if timed else []
     rows = [_row(label, found, variants, others, timed) for label, found in points.items()]
+    if overall := over_points(points):
+        empty = [""] * len(variants)
+        row = [OVERALL, "", *empty, *(difference(overall.get(other)) for other in others), *([""] if timed else [])]
+        rows.append(row)
     return "\n".join(_line(cells) for cells in [header, ["---"] * len(header), *rows])
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from plq.compare.findings import over_points
 from plq.compare.report.figures import WIDTH, Figure, legend
 from plq.compare.report.published import published
 from plq.compare.report.svg import Axes, circle, picture, rectangle, segment, span, text
+from plq.compare.table import OVERALL
 from plq.compare.variants import NAMES
 from plq.settings import Settings
 
@@ -16,8 +18,10 @@ Found = Mapping[str, Any]
 
 
 def difference_figure(points: Mapping[str, Found]) -> Figure | None:
-    """EXP-Net minus plain at every point; None without pairs."""
+    """EXP-Net minus plain at every point, and over all of them; None without pairs."""
     rows = {label: pair for label, found in points.items() if (pair := found["difference"].get("expanded"))}
+    if overall := over_points(points).get("expanded"):
+        rows[OVERALL] = overall
     if not rows:
         return None
     height = ROW * len(rows)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from plq.compare.comparison import Comparison
+from plq.compare.findings import over_points
 from plq.compare.opening import Facts
 from plq.compare.report import html, sections
 from plq.compare.report.figures import Figure
 from plq.compare.report.overview import difference_figure, paper_figure
 from plq.compare.report.sections import Probes
 from plq.compare.report.style import FIGURES, PAGE
-from plq.compare.table import difference, reached, spread
+from plq.compare.table import OVERALL, difference, reached, spread
 from plq.compare.variants import NAMES
 from plq.report.workdir import write_text_atomic
 
@@ -130,7 +131,9 @@ def verdict(points: Mapping[str, dict[str, Any]]) -> str:
         return "Nothing to compare: EXP-Net and the plain network are not both there."
     if max(pair["n"] for pair in pairs) == 1:
         return "One seed: what differs here may be chance."
-    return _verdict_on_one(pairs[0]) if len(pairs) == 1 else _verdict_on_all([_side(pair) for pair in pairs])
+    if len(pairs) == 1:
+        return _verdict_on_one(pairs[0])
+    return _verdict_on_all([_side(pair) for pair in pairs]) + _verdict_overall(over_points(points).get("expanded"))
 
 
 def _verdict_on_one(pair: Mapping[str, Any]) -> str:
@@ -147,6 +150,13 @@ def _verdict_on_all(sides: list[int]) -> str:
         f"By 95 % intervals that exclude 0, EXP-Net ends above the plain network in {above} of {len(sides)} cells and "
         f"below it in {below}; in {unclear} the seeds show no difference. Of such intervals one in twenty is wrong."
     )
+
+
+def _verdict_overall(pair: dict[str, Any] | None) -> str:
+    """On the mean of all cells, if there are seeds that all have."""
+    if pair is None or pair["low"] is None:
+        return ""
+    return f" In the mean over all cells EXP-Net ends {difference(pair)} points from it ({pair['n']} seeds)."
 
 
 def _side(pair: Mapping[str, Any]) -> int:
@@ -180,7 +190,9 @@ def _summary(found: Comparison) -> str:
         ]
         for label, each in found.points.items()
     ]
-    return "<h2>All cells</h2>" + html.table([*header, REACHED], rows)
+    overall = found.overall
+    last = [OVERALL, *[""] * len(found.variants), *(difference(overall.get(variant)) for variant in others), ""]
+    return "<h2>All cells</h2>" + html.table([*header, REACHED], rows, last if overall else None)
 
 
 def _point(found: Comparison, label: str, probes: Probes, figures: list[Figure]) -> str:
