@@ -107,10 +107,13 @@ def measured(training: dict[str, Any]) -> dict[str, str]:
     if not isinstance(found, dict) or "images" not in found:
         return {"Accuracy": "not measured"}
     get = lambda field: found.get(field, UNKNOWN)
+    unstable = ""
+    if "changed_by_last_bits" in found:
+        unstable = f"; unstable: changing the last bit of its numbers changes {_count(get('changed_by_last_bits'))}"
     return {
         "Accuracy": f"{_percent(get('accuracy_before'))} before freezing, {_percent(get('accuracy_after'))} after",
         "Measured on": f"{get('data')}, split {get('split')}, {_count(get('images'))} images",
-        "Other class": f"{_count(get('other_class'))} images",
+        "Other class": f"{_count(get('other_class'))} images{unstable}",
         "Logits": f"{_number(get('largest_difference'))} apart at most",
     }
 

@@ -64,7 +64,7 @@ def test_top_1_is_that_of_the_stripped_model_on_the_whole_test_set(source, froze
     stripped, packed = (line.split(": ", 1)[1] for line in capsys.readouterr().out.splitlines())
     assert stripped == packed
     facts = plq.load(path).training["freezing"]
-    assert facts["images"] == 360 and facts["other_class"] == 0
+    assert facts["images"] == 360 and facts["other_class"] == 0 and "changed_by_last_bits" not in facts
     assert facts["accuracy_before"] == facts["accuracy_after"] and facts["largest_difference"] < 1e-3
     assert f"wrote {path} and {path.with_suffix('.md')}" in printed
 
@@ -161,7 +161,10 @@ def test_a_model_that_last_bits_decide_is_frozen_all_the_same(source, tmp_path, 
     monkeypatch.setattr(freeze, "with_other_last_bits", lambda variables: variables)
     with pytest.raises(UserError, match=r"another class to \d+ of 360 images, allowed 3; nothing was written"):
         freeze.main(given)
-    assert plq.load(tmp_path / "m.plq").training["freezing"]["other_class"] > 3
+    facts = plq.load(tmp_path / "m.plq").training["freezing"]
+    assert facts["other_class"] > 3 and 2 * facts["changed_by_last_bits"] >= facts["other_class"]
+    unstable = f"images; unstable: changing the last bit of its numbers changes {facts['changed_by_last_bits']} |"
+    assert f"| Other class | {facts['other_class']} {unstable}" in (tmp_path / "m.md").read_text()
 
 
 def test_products_in_bfloat16_are_frozen_exactly(source, tmp_path):
