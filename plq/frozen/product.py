@@ -16,6 +16,7 @@ from jax import Array, lax
 
 from plq.frozen.graph import Graph
 from plq.frozen.nodes import LARGEST, Conv, Product
+from plq.layers.depthwise import depthwise
 
 EXACT = 2**24  # all integers up to this magnitude are float32 numbers
 HIGHEST = lax.Precision.HIGHEST  # operands as they are, not rounded to bfloat16 or TF32
@@ -113,6 +114,8 @@ def multiply(node: Product, x: Array, kernel: Array, cut: Cut | None = None) -> 
     if not isinstance(node, Conv):
         return jnp.dot(x, kernel, precision=HIGHEST)
     convolve = _by_dots if jax.default_backend() == "gpu" else _by_convolution
+    if node.groups == x.shape[-1] > 1 and jax.default_backend() == "cpu":
+        convolve = _by_shifts
     return convolve(node, x, kernel, cut or ((0, node.kernel_size[0]), (0, node.kernel_size[1])))
 
 
@@ -142,6 +145,11 @@ def _by_convolution(node: Conv, x: Array, kernel: Array, cut: Cut) -> Array:
         feature_group_count=node.groups,
         precision=HIGHEST,
     )
+
+
+def _by_shifts(node: Conv, x: Array, kernel: Array, cut: Cut) -> Array:
+    """Position by position, where each channel is a group of its own."""
+    return depthwise(x, kernel, node.strides, _padding(node, cut), node.dilation)
 
 
 def _by_dots(node: Conv, x: Array, kernel: Array, cut: Cut) -> Array:

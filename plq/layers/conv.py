@@ -1,16 +1,16 @@
 """A convolution, or a dense layer, whose kernel is quantized: the paper's LPconv without batch norm."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from plq.layers.depthwise import Padding, depthwise
 from plq.layers.scales import weight_scales
 from plq.quant.base import FLOAT_BITS, FloatWeights, Scales, WeightQuantizer
 
-Padding = str | Sequence[tuple[int, int]]
 default_kernel_init = nn.initializers.he_normal()
 
 
@@ -60,10 +60,13 @@ class QuantConv(nn.Module):
         if not self.kernel_size:
             return jnp.dot(x, kernel).astype(jnp.float32)
         spatial = "DHW"[-len(self.kernel_size) :]
+        strides = self.strides or (1,) * len(spatial)
+        if self.groups == x.shape[-1] > 1 and jax.default_backend() == "cpu":
+            return depthwise(x, kernel, strides, self.padding, self.dilation).astype(jnp.float32)
         y = lax.conv_general_dilated(
             x,
             kernel,
-            window_strides=self.strides or (1,) * len(spatial),
+            window_strides=strides,
             padding=self.padding,
             rhs_dilation=self.dilation,
             dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
