@@ -8,7 +8,7 @@ import pytest
 from frozen import Mixed, used, with_node, with_tensor
 
 from plq.errors import UserError
-from plq.frozen.agreement import TIE, differences
+from plq.frozen.agreement import DRAWS, TIE, changed_by_last_bits, differences, with_other_last_bits
 from plq.frozen.nodes import NODES
 from plq.layers.kit import Precision, plain_kit
 
@@ -94,3 +94,14 @@ def test_images_are_checked_and_fitted():
     assert model(images[:2, ::2, ::2]).shape == (2, 10)
     with pytest.raises(UserError, match="images: found float64 .*allowed uint8"):
         model(images / 2)
+
+
+def test_a_tie_that_some_draws_leave_alone_is_found():
+    """Two numbers, equal but for a last bit: which one is larger changes in the draws that move them apart."""
+    numbers = {"a": np.float32([1.0]), "b": np.float32([1.0 + 2**-23])}
+    classes = lambda variables: np.array([int(variables["b"][0] > variables["a"][0]), 1])
+    draws = [classes(with_other_last_bits(numbers, draw))[0] for draw in range(DRAWS)]
+    assert 0 < sum(draws) < DRAWS
+    assert changed_by_last_bits(classes, numbers, classes(numbers)) == 1
+    apart = {"a": np.float32([1.0]), "b": np.float32([1.1])}
+    assert changed_by_last_bits(classes, apart, classes(apart)) == 0
