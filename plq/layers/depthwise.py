@@ -14,9 +14,9 @@ def depthwise(
 ) -> Array:
     """What `lax.conv_general_dilated` gives with as many groups as channels, added up in float32.
 
-    It is a loop because its operands and its result are then arrays in memory. Otherwise it is merged with its
-    neighbours, which differ with a branch there, and rounds differently; taking the branch away would then change the
-    last bit of the logits.
+    It is a loop because its operands and its result are then arrays in memory. Otherwise XLA merges it with its
+    neighbours, which differ with a branch there, and may round differently; taking the branch away could then change
+    the last bit of the logits.
 
     Args:
         x: [batch, *spatial, channels]. kernel: [*window, 1, channels * n], channel i * n + j of the output from i.
