@@ -61,6 +61,7 @@ def test_the_same_command_goes_on_and_a_failure_stops_nothing(finished):
     assert done.returncode == 1, done.stderr
     lines = done.stderr.splitlines()
     assert [line.split("]")[0] for line in lines if line.startswith("[")] == [f"[{i}/3" for i in range(1, 4)]
+    assert "report: looking into 2 models" in lines
     failed = [line for line in lines if line.startswith("failed: ")]
     assert [line.split(": ")[1].split("/")[-1] for line in failed] == ["float_0"]
     assert "holds other things and no run" in failed[0]
@@ -74,6 +75,7 @@ def test_what_a_comparison_leaves(finished):
     assert {path.name for path in out.iterdir()} == {".lock", "cells", "compare.json", "figures", "report.html"}
     found = json.loads((out / "compare.json").read_text())
     assert found["command"].startswith("python -m plq.compare --config")
+    assert found["overall"] == {}  # of a single point
     point = found["points"][""]
     assert point["difference"]["expanded"]["n"] == 1 and point["final"]["plain"]["by_seed"].keys() == {"0"}
     assert "Failed: cells/float_0" in (out / "report.html").read_text()

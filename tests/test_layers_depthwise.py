@@ -58,6 +58,13 @@ def test_operands_and_result_are_of_their_type_and_sums_in_float32():
     np.testing.assert_array_equal(found.astype(np.float32), wanted.astype(np.float32))
 
 
+def test_it_stays_a_loop_apart_from_its_neighbours():
+    """Unrolled it would be merged with what is multiplied and added behind it."""
+    x, kernel = operands((9, 9), (3, 3), 4, 1)
+    program = jax.jit(lambda x, k: depthwise(2 * x, k, (1, 1), "SAME") * 3 + 1).lower(x, kernel).compile().as_text()
+    assert " while(" in program
+
+
 def test_a_neighbour_more_does_not_change_a_bit():
     """As of a branch with f = 0: batch norm and activation behind the product are merged with what is added there."""
     random = np.random.default_rng(0)

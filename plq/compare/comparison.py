@@ -29,11 +29,6 @@ class Comparison:
     def variants(self) -> tuple[str, ...]:
         return self.plan.variants
 
-    @property
-    def overall(self) -> dict[str, Any]:
-        """Differences by variant, over all points (`plq.compare.findings.over_points`)."""
-        return over_points(self.points)
-
     def to_json(self) -> dict[str, Any]:
         """The numbers, for other programs."""
         return {
@@ -42,7 +37,7 @@ class Comparison:
             "failed": self.failed,
             "commands": {training.cell.folder: training.command for training in self.trainings.values()},
             "points": self.points,
-            "overall": self.overall,
+            "overall": over_points(self.points),
         }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from plq.compare.history import History, Timing, timing
 from plq.compare.opening import Facts
-from plq.compare.statistics import first_reaching, median_time, paired, removal_cost, summary
+from plq.compare.statistics import first_reaching, median_time, of_differences, paired, removal_cost, summary
 
 Histories = Mapping[str, Mapping[int, History]]  # by variant and seed
 
@@ -56,13 +56,13 @@ def over_points(points: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     fewer than two points, or without a seed that all have.
     """
     found = {}
-    for variant in {variant for point in points.values() for variant in point["difference"]}:
+    for variant in dict.fromkeys(variant for point in points.values() for variant in point["difference"]):
         pairs = [point["difference"].get(variant, {"seeds": [], "differences": []}) for point in points.values()]
         by_seed = [dict(zip(pair["seeds"], pair["differences"], strict=True)) for pair in pairs]
         seeds = sorted(set.intersection(*(set(each) for each in by_seed)))
         if seeds and len(points) > 1:
             means = [statistics.mean(each[seed] for each in by_seed) for seed in seeds]
-            found[variant] = {**dataclasses.asdict(paired([0.0] * len(seeds), means)), "seeds": seeds}
+            found[variant] = {**dataclasses.asdict(of_differences(means)), "seeds": seeds}
     return found
 
 

@@ -40,7 +40,11 @@ def summary(values: Sequence[float]) -> Summary:
 
 def paired(baseline: Sequence[float], other: Sequence[float]) -> Paired:
     """other - baseline. Both in the order of the seeds, at least one pair."""
-    differences = [b - a for a, b in zip(baseline, other, strict=True)]
+    return of_differences([b - a for a, b in zip(baseline, other, strict=True)])
+
+
+def of_differences(differences: Sequence[float]) -> Paired:
+    """Of at least one, a difference for each seed."""
     n, mean, sd = dataclasses.astuple(summary(differences))
     if sd is None:
         return Paired(n, mean, sd, tuple(differences), None, None)

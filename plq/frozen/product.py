@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from plq.frozen.graph import Graph
 from plq.frozen.nodes import LARGEST, Conv, Product
-from plq.layers.depthwise import depthwise
+from plq.layers.depthwise import depthwise, is_quicker
 
 EXACT = 2**24  # all integers up to this magnitude are float32 numbers
 HIGHEST = lax.Precision.HIGHEST  # operands as they are, not rounded to bfloat16 or TF32
@@ -114,7 +114,7 @@ def multiply(node: Product, x: Array, kernel: Array, cut: Cut | None = None) -> 
     if not isinstance(node, Conv):
         return jnp.dot(x, kernel, precision=HIGHEST)
     convolve = _by_dots if jax.default_backend() == "gpu" else _by_convolution
-    if node.groups == x.shape[-1] > 1 and jax.default_backend() == "cpu":
+    if is_quicker(x, node.groups):
         convolve = _by_shifts
     return convolve(node, x, kernel, cut or ((0, node.kernel_size[0]), (0, node.kernel_size[1])))
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from plq.layers.depthwise import Padding, depthwise
+from plq.layers.depthwise import Padding, depthwise, is_quicker
 from plq.layers.scales import weight_scales
 from plq.quant.base import FLOAT_BITS, FloatWeights, Scales, WeightQuantizer
 
@@ -61,7 +60,7 @@ class QuantConv(nn.Module):
             return jnp.dot(x, kernel).astype(jnp.float32)
         spatial = "DHW"[-len(self.kernel_size) :]
         strides = self.strides or (1,) * len(spatial)
-        if self.groups == x.shape[-1] > 1 and jax.default_backend() == "cpu":
+        if is_quicker(x, self.groups):
             return depthwise(x, kernel, strides, self.padding, self.dilation).astype(jnp.float32)
         y = lax.conv_general_dilated(
             x,

@@ -190,7 +190,7 @@ def _summary(found: Comparison) -> str:
         ]
         for label, each in found.points.items()
     ]
-    overall = found.overall
+    overall = over_points(found.points)
     last = [OVERALL, *[""] * len(found.variants), *(difference(overall.get(variant)) for variant in others), ""]
     return "<h2>All cells</h2>" + html.table([*header, REACHED], rows, last if overall else None)
 
