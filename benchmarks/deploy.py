@@ -101,7 +101,8 @@ def cpu() -> str:
         lines = dict(line.split(":", 1) for line in file if ":" in line)
     fields = {name.strip(): value.strip() for name, value in lines.items()}
     flags = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni") if flag in fields["flags"].split()]
-    return f"{fields['model name']} ({', '.join(flags)})"
+    hidden = f"; {os.environ['HIDE']} hidden by hide_vnni.c" if "HIDE" in os.environ else ""
+    return f"{fields['model name']} ({', '.join(flags)}{hidden})"
 
 
 def main() -> None:

@@ -183,7 +183,7 @@ def test_a_damaged_checkpoint_is_set_aside_at_the_address(saved, cache):
     (name,) = (name for name in objects(saved) if name.startswith("checkpoints/3/state/d/"))
     data = bytearray(files.cat_file(f"{saved}/{name}"))
     data[len(data) // 2] ^= 1
-    files.pipe_file(f"{saved}/{name}", bytes(data))
+    Bucket(place(saved)).write(name, bytes(data))
     with pytest.warns(UserWarning, match=r"moved to .*checkpoints.unreadable: unreadable checkpoints \[3\]"):
         assert make(saved, cache, (3,))[0] == 2
     assert bytes(data) == files.cat_file(f"{saved}/checkpoints.unreadable/{name.removeprefix('checkpoints/')}")
@@ -249,6 +249,25 @@ def test_of_two_that_find_no_lock_one_goes_on(store, monkeypatch):
     with pytest.raises(UserError, match="another run is using it"):
         first.check()
     second.release()
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n", b""])
+def test_each_byte_arrives(store, tmp_path, end):
+    bucket, data = Bucket(place(store.address("bytes"))), bytes(range(256)) + end
+    (tmp_path / "sent").write_bytes(data)
+    bucket.write("written", data)
+    bucket.send(tmp_path / "sent", "sent")
+    assert bucket.read("written") == bucket.read("sent") == data
+
+
+def test_a_store_that_has_other_bytes_is_noticed(monkeypatch):
+    with stores.gs() as store:
+        from gcp_storage_emulator.handlers import objects
+
+        sums = objects._checksums
+        monkeypatch.setattr(objects, "_checksums", lambda data, about: sums(data[1:], about))
+        with pytest.raises(UserError, match="gs://bucket/bytes: cannot be written to .*checksum"):
+            Bucket(place(store.address("bytes")), waits=()).write("x", b"1")
 
 
 # -- mistakes --
