@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -26,6 +27,7 @@ from plq.export.running import feed, onnx_session, operations_of
 from plq.frozen.file import encode, write
 from plq.frozen.grid import Grid
 from plq.frozen.model import from_frozen
+from plq.frozen.nodes import Product
 from plq.frozen.pack import pack
 
 IMAGES = 16
@@ -114,8 +116,12 @@ def test_stablehlo_does_what_the_model_does_in_packed_bits(net, tmp_path):
     model = frozen_model(*fields)
     export, file = exported("stablehlo", model, tmp_path)
     assert compare(model, export.run(file), digits(IMAGES, fields[1])).ties == 0
-    weights = sum(tensor.size for tensor in model.frozen.graph.tensors.values() if tensor.dtype == np.uint8)
-    assert net != "dorefa 1/2" or len(export.data) < weights  # program included, less than a byte for each
+    program = jax.export.deserialize(bytearray(export.data)).mlir_module()
+    arrays = re.findall(r"constant dense<.*> : tensor<(\d+)xui8>", program)
+    graph = model.frozen.graph
+    layers = [node for node in graph.nodes if isinstance(node, Product) and node.grid is not None]
+    groups = [(-(-graph.tensors[node.tensor("kernel")].size // 8), node.grid.bits) for node in layers]
+    assert layers and sorted(map(int, arrays)) == sorted(eights * bits for eights, bits in groups)
 
 
 @pytest.mark.parametrize("case", SMALL)

@@ -71,8 +71,21 @@ def test_sums_are_exact_for_any_geometry(node, scales, seed):
     weights = node.grid.integers[codes] / node.grid.multiple * scale
     wanted = expected(node, x / 2, weights)  # scales are powers of two: float64 is exact
     np.testing.assert_array_equal(computed(planned, x), wanted)
-    with mock.patch.object(product.jax, "default_backend", return_value="gpu"):  # as matrix products
-        np.testing.assert_array_equal(computed(planned, x), wanted)
+    for other in ("cuda", "default"):
+        with mock.patch.object(product.lax, "platform_dependent", lambda *given, **ways: ways[other](*given)):  # noqa: B023
+            np.testing.assert_array_equal(computed(planned, x), wanted)
+
+
+@pytest.mark.parametrize(("groups", "platform", "operation"), [
+    (4, "cpu", "while"), (4, "cuda", "dot_general"), (4, "rocm", "dot_general"), (4, "tpu", "convolution"),
+    (2, "cpu", "convolution"), (2, "cuda", "dot_general"), (2, "tpu", "convolution"),
+])  # fmt: skip
+def test_an_exported_product_is_computed_as_suits_what_it_runs_on(groups, platform, operation):
+    node = Conv("w", ("a",), 4, SIGNED, (3, 3), groups=groups)
+    x, kernel = jnp.zeros((2, 6, 6, 4)), jnp.zeros((3, 3, 4 // groups, 4))
+    program = jax.export.export(jax.jit(lambda x, k: multiply(node, x, k)), platforms=[platform])(x, kernel)
+    found = {name for name in ("while", "dot_general", "convolution") if f"stablehlo.{name}" in program.mlir_module()}
+    assert found == {operation}
 
 
 def computed(planned, x) -> np.ndarray:

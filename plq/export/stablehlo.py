@@ -3,8 +3,9 @@
     exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
     logits = exported.call(images)                    # uint8 [batch, height, width, channels], of any batch
 
-It is one program for CPU, CUDA and TPU. Weights on a grid are constants of as many bits as the grid has, without gaps,
-which the program takes apart; what a compiler makes of that once and for all is its own affair.
+It is one program for CPU, CUDA and TPU, with a way to convolve for each. Weights on a grid are constants of as many
+bits as the grid has, without gaps, which the program takes apart; what a compiler makes of that once and for all is its
+own affair.
 """
 
 import jax

@@ -7,16 +7,16 @@ kernel with one scale per position or row (SYQ) is taken position by position, s
 """
 
 import dataclasses
+import functools
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from plq.frozen.graph import Graph
 from plq.frozen.nodes import LARGEST, Conv, Product
-from plq.layers.depthwise import depthwise, is_quicker
+from plq.layers.depthwise import depthwise, is_depthwise
 
 EXACT = 2**24  # all integers up to this magnitude are float32 numbers
 HIGHEST = lax.Precision.HIGHEST  # operands as they are, not rounded to bfloat16 or TF32
@@ -108,15 +108,19 @@ def _exact_sum(node: Product, x: Array, kernel: Array, cuts: tuple[Cut, ...]) ->
 
 
 def multiply(node: Product, x: Array, kernel: Array, cut: Cut | None = None) -> Array:
-    """x times a float32 kernel as the node says, or times the piece ``cut`` of its kernel; float32."""
+    """x times a float32 kernel as the node says, or times the piece ``cut`` of its kernel; float32.
+
+    How depends on what it will run on, also when it is exported for several kinds of device at once.
+    """
     if cut is not None:
         x = _channels(x, node, *cut[-1])
     if not isinstance(node, Conv):
         return jnp.dot(x, kernel, precision=HIGHEST)
-    convolve = _by_dots if jax.default_backend() == "gpu" else _by_convolution
-    if is_quicker(x, node.groups):
-        convolve = _by_shifts
-    return convolve(node, x, kernel, cut or ((0, node.kernel_size[0]), (0, node.kernel_size[1])))
+    window = cut or ((0, node.kernel_size[0]), (0, node.kernel_size[1]))
+    way = lambda convolve: functools.partial(convolve, node, window)
+    cpu = way(_by_shifts if is_depthwise(x, node.groups) else _by_convolution)
+    gpu = way(_by_dots)
+    return lax.platform_dependent(x, kernel, cpu=cpu, cuda=gpu, rocm=gpu, default=way(_by_convolution))
 
 
 def _channels(x: Array, node: Product, start: int, stop: int) -> Array:
@@ -131,7 +135,7 @@ def _padding(node: Conv, cut: Cut) -> list[tuple[int, int]]:
     return [(low - d * start, high - d * (k - stop)) for (low, high), d, k, (start, stop) in sides]
 
 
-def _by_convolution(node: Conv, x: Array, kernel: Array, cut: Cut) -> Array:
+def _by_convolution(node: Conv, cut: Cut, x: Array, kernel: Array) -> Array:
     """Cropped first: with a padding below 0 on one side and above on the other XLA:CPU reads beside the input."""
     pads = _padding(node, cut)
     crops = [(min(low, 0), min(high, 0), 0) for low, high in pads]
@@ -147,12 +151,12 @@ def _by_convolution(node: Conv, x: Array, kernel: Array, cut: Cut) -> Array:
     )
 
 
-def _by_shifts(node: Conv, x: Array, kernel: Array, cut: Cut) -> Array:
+def _by_shifts(node: Conv, cut: Cut, x: Array, kernel: Array) -> Array:
     """Position by position, where each channel is a group of its own."""
     return depthwise(x, kernel, node.strides, _padding(node, cut), node.dilation)
 
 
-def _by_dots(node: Conv, x: Array, kernel: Array, cut: Cut) -> Array:
+def _by_dots(node: Conv, cut: Cut, x: Array, kernel: Array) -> Array:
     """Matrix products, one per position: a GPU's library may choose a convolution (Winograd, FFT) that rounds."""
     pads = [(0, 0, 0), *((low, high, 0) for low, high in _padding(node, cut)), (0, 0, 0)]
     x = lax.pad(x, np.float32(0), pads)

@@ -3,10 +3,11 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from plq.layers.depthwise import Padding, depthwise, is_quicker
+from plq.layers.depthwise import Padding, depthwise, is_depthwise
 from plq.layers.scales import weight_scales
 from plq.quant.base import FLOAT_BITS, FloatWeights, Scales, WeightQuantizer
 
@@ -60,7 +61,7 @@ class QuantConv(nn.Module):
             return jnp.dot(x, kernel).astype(jnp.float32)
         spatial = "DHW"[-len(self.kernel_size) :]
         strides = self.strides or (1,) * len(spatial)
-        if is_quicker(x, self.groups):
+        if is_depthwise(x, self.groups) and jax.default_backend() == "cpu":
             return depthwise(x, kernel, strides, self.padding, self.dilation).astype(jnp.float32)
         y = lax.conv_general_dilated(
             x,
