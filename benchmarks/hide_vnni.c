@@ -3,8 +3,8 @@
        gcc -shared -fPIC -O1 -o hide_vnni.so benchmarks/hide_vnni.c
        LD_PRELOAD=./hide_vnni.so HIDE=avx512 python benchmarks/deploy.py ...
 
-   Libraries choose their kernels by the instruction CPUID. Linux lets a program have a signal in its place (arch_prctl,
-   ARCH_SET_CPUID; Intel, and AMD from Zen 4 on); here the true answer is given without AVX-512, AMX and AVX-VNNI
+   Libraries choose their kernels by the instruction CPUID. Linux lets a program have a signal in its place, if the
+   processor can (arch_prctl, ARCH_SET_CPUID); here the true answer is given without AVX-512, AMX and AVX-VNNI
    (HIDE=avx512: AVX2 is left), or without VNNI and AMX alone (HIDE=vnni: AVX-512 is left). Clock and caches stay those
    of the processor at hand. */
 

@@ -76,16 +76,16 @@ def test_sums_are_exact_for_any_geometry(node, scales, seed):
             np.testing.assert_array_equal(computed(planned, x), wanted)
 
 
-@pytest.mark.parametrize(("groups", "platform", "operation"), [
-    (4, "cpu", "while"), (4, "cuda", "dot_general"), (4, "rocm", "dot_general"), (4, "tpu", "convolution"),
-    (2, "cpu", "convolution"), (2, "cuda", "dot_general"), (2, "tpu", "convolution"),
+@pytest.mark.parametrize(("groups", "platform", "operations"), [
+    (4, "cpu", {"while"}), (4, "cuda", {"while", "dot_general"}), (4, "tpu", {"convolution"}),
+    (2, "cpu", {"convolution"}), (2, "rocm", {"while", "dot_general"}), (2, "tpu", {"convolution"}),
 ])  # fmt: skip
-def test_an_exported_product_is_computed_as_suits_what_it_runs_on(groups, platform, operation):
+def test_an_exported_product_is_computed_as_suits_what_it_runs_on(groups, platform, operations):
     node = Conv("w", ("a",), 4, SIGNED, (3, 3), groups=groups)
     x, kernel = jnp.zeros((2, 6, 6, 4)), jnp.zeros((3, 3, 4 // groups, 4))
     program = jax.export.export(jax.jit(lambda x, k: multiply(node, x, k)), platforms=[platform])(x, kernel)
-    found = {name for name in ("while", "dot_general", "convolution") if f"stablehlo.{name}" in program.mlir_module()}
-    assert found == {operation}
+    names = ("while", "dot_general", "convolution")
+    assert {name for name in names if f"stablehlo.{name}" in program.mlir_module()} == operations
 
 
 def computed(planned, x) -> np.ndarray:

@@ -35,13 +35,14 @@ from plq.report.metrics import read_metrics
 from plq.variables import flatten
 
 # In full precision, where rounding cannot turn a difference in the last bit into a whole step of a quantizer.
+# At 3e-4 a change of 1e-7 in the first weights grew to 1e-3 of the loss within 40 steps, at 3e-5 to 1e-5.
 CONFIG = """
 from runs import tiny_config
 
 def get_config():
     return tiny_config(checkpoint__every_steps=11, report__every_steps=1, data__pad=2, model__dropout=0.0,
         model__width=0.125, quant__weight_bits=32, quant__activation_bits=32, quant__activations="relu",
-        optimizer__learning_rate=3e-4)
+        optimizer__learning_rate=3e-5)
 """
 
 
@@ -140,22 +141,16 @@ def alone(tmp_path_factory, config):
 
 
 def assert_same_run(workdir, other):
-    """Every loss and accuracy, and the model: at first to float tolerance, later as far as rounding lets them part.
-
-    Sums in another order differ in their last bits, and some day one of them is rounded to another code.
-    """
+    """Every loss and accuracy, and the model, to float tolerance."""
     mine, theirs = (read_metrics(folder / "metrics.jsonl") for folder in (workdir, other))
     assert [(line["step"], line["kind"]) for line in mine] == [(line["step"], line["kind"]) for line in theirs]
     assert [line["factor"] for line in mine] == [line["factor"] for line in theirs]
-    losses = ([line["loss"] for line in lines] for lines in (mine, theirs))
-    found, wanted = map(np.array, losses)
-    np.testing.assert_allclose(found[:10], wanted[:10], rtol=1e-4)
-    np.testing.assert_allclose(found, wanted, rtol=0.01)
-    np.testing.assert_allclose([line["accuracy"] for line in mine], [line["accuracy"] for line in theirs], atol=0.02)
+    np.testing.assert_allclose([line["loss"] for line in mine], [line["loss"] for line in theirs], rtol=1e-4)
+    np.testing.assert_allclose([line["accuracy"] for line in mine], [line["accuracy"] for line in theirs], atol=0.004)
     variables, others = (load_file(folder / "model" / "variables.safetensors") for folder in (workdir, other))
     assert set(variables) == set(others)
     for name, leaf in variables.items():
-        assert np.linalg.norm(leaf - others[name]) <= 0.1 * np.linalg.norm(others[name]), name
+        np.testing.assert_allclose(leaf, others[name], rtol=1e-3, atol=3e-5, err_msg=name)
 
 
 def test_fully_sharded_trains_as_one_device(alone, config, tmp_path, capsys):

@@ -8,6 +8,9 @@ bits as the grid has, without gaps, which the program takes apart; what a compil
 own affair.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +35,20 @@ def serialized(runner: Runner) -> bytes:
 
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *runner.graph.image_shape), np.uint8)
-    return bytes(jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images).serialize())
+    with _nameless():
+        return bytes(jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images).serialize())
+
+
+@contextlib.contextmanager
+def _nameless() -> Iterator[None]:
+    """Without the paths of source files, which JAX else writes beside every operation."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def packed_codes(graph: Graph, node: Product) -> np.ndarray:

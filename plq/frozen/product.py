@@ -17,6 +17,7 @@ from jax import Array, lax
 from plq.frozen.graph import Graph
 from plq.frozen.nodes import LARGEST, Conv, Product
 from plq.layers.depthwise import depthwise, is_depthwise
+from plq.layers.shifts import sum_over_shifts
 
 EXACT = 2**24  # all integers up to this magnitude are float32 numbers
 HIGHEST = lax.Precision.HIGHEST  # operands as they are, not rounded to bfloat16 or TF32
@@ -158,17 +159,9 @@ def _by_shifts(node: Conv, cut: Cut, x: Array, kernel: Array) -> Array:
 
 def _by_dots(node: Conv, cut: Cut, x: Array, kernel: Array) -> Array:
     """Matrix products, one per position: a GPU's library may choose a convolution (Winograd, FFT) that rounds."""
-    pads = [(0, 0, 0), *((low, high, 0) for low, high in _padding(node, cut)), (0, 0, 0)]
-    x = lax.pad(x, np.float32(0), pads)
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel.shape[:2], node.dilation, strict=True)]
-    sizes = [(n - span) // s + 1 for n, span, s in zip(x.shape[1:3], spans, node.strides, strict=True)]
-    x = x.reshape(*x.shape[:3], node.groups, -1)
-    kernel = kernel.reshape(*kernel.shape[:3], node.groups, -1)
-    total = jnp.float32(0)
-    for i, j in np.ndindex(*kernel.shape[:2]):
-        rows, columns = (
-            slice(at * d, at * d + (n - 1) * s + 1, s)
-            for at, d, n, s in zip((i, j), node.dilation, sizes, node.strides, strict=True)
-        )
-        total = total + jnp.einsum("bhwgc,cgf->bhwgf", x[:, rows, columns], kernel[i, j], precision=HIGHEST)
-    return total.reshape(x.shape[0], *sizes, -1)
+
+    def product(pixels: Array, row: Array) -> Array:
+        grouped = pixels.reshape(*pixels.shape[:-1], node.groups, -1), row.reshape(row.shape[0], node.groups, -1)
+        return jnp.einsum("bhwgc,cgf->bhwgf", *grouped, precision=HIGHEST).reshape(*pixels.shape[:-1], -1)
+
+    return sum_over_shifts(x, kernel, node.strides, _padding(node, cut), node.dilation, product)

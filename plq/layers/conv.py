@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from plq.layers.depthwise import Padding, depthwise, is_depthwise
+from plq.layers.depthwise import depthwise, is_depthwise
 from plq.layers.scales import weight_scales
+from plq.layers.shifts import Padding
 from plq.quant.base import FLOAT_BITS, FloatWeights, Scales, WeightQuantizer
 
 default_kernel_init = nn.initializers.he_normal()

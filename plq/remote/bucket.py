@@ -87,7 +87,7 @@ class Bucket:
                 continue
 
     def _checked(self) -> dict[str, Any]:
-        """That the store is to have what was sent; s3fs asks for that anyway."""
+        """That the store is to have what was sent; of S3 botocore asks that itself, by CRC32."""
         return {"consistency": "md5"} if self.address.scheme == "gs" else {}
 
     def _path(self, name: str) -> str:
