@@ -7,7 +7,6 @@ import io
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -463,20 +462,6 @@ def test_bad_arguments_are_one_line(example, tmp_path, monkeypatch, arguments, m
 
 
 # A real browser.
-
-
-@pytest.fixture
-def browser():
-    """A headless Chromium. Skips, with the reason, where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if not found:
-        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ svg text.strong { font-weight: 600; }
 
 PAGE = """
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
+body { margin: 0; background: var(--paper); color: var(--ink); overflow-wrap: break-word;
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 28px 18px 60px; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 4px; }
