@@ -67,6 +67,12 @@ def test_fields_that_vary_together():
     ]  # fmt: skip
 
 
+def test_a_section_may_be_left_out_where_only_one_has_the_field():
+    assert plan("weights+weight_bits=dorefa+1,syq+2", "width=0.1") == plan(
+        "quant.weights+quant.weight_bits=dorefa+1,syq+2", "model.width=0.1"
+    )
+
+
 def test_what_a_variant_does_not_use_is_trained_once():
     """The plain network has no merge: one training serves all three points."""
     found = plan("expansion.merge=add,subtract,concat", seeds=2)
@@ -98,6 +104,10 @@ def test_illegal_combinations_are_refused_or_named_and_left_out():
     [
         (lambda: plan("quant.wieghts=dorefa"), "quant.wieghts: unknown.*did you mean weights"),
         (lambda: plan("qant.weights=dorefa"), "unknown section qant; did you mean quant"),
+        (lambda: plan("name=svhn"), "vary name: several sections have it; allowed: data.name, model.name, factor.name"),
+        (lambda: plan("weigths=dorefa"), "unknown section weigths"),
+        (lambda: plan("seed=1,2"), "vary train.seed: seeds are counted"),
+        (lambda: plan("model.width=0.1", "width=0.2"), "--vary model.width: given twice"),
         (lambda: plan("quant.weights"), "found nothing, allowed 1 value"),
         (lambda: plan("quant.weights=xnor,"), "found nothing"),
         (lambda: plan("quant.weights+quant.weight_bits=xnor+1,syq"), "found syq, allowed 2 value"),

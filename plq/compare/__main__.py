@@ -34,7 +34,8 @@ The same command given again goes on where it was stopped.
   --seeds N         how many, from train.seed on (3)
   --variants LIST   of plain, expanded, float (plain,expanded)
   --vary FIELD=VALUE,VALUE,...
-                    compare at each of these values; repeated, at all combinations; A+B=1+x,2+y varies A and B together
+                    compare at each of these values; repeated, at all combinations; A+B=1+x,2+y varies A and B together;
+                    width stands for model.width, and so all fields that only one section has
   --skip_illegal    leave illegal combinations out, naming them, instead of refusing them
   --together N      run so many trainings (seeds, plain and EXP-Net) at most as one program (1); 0: all that fit
   --cells DIR       the folder for the trainings, which several comparisons can share (that of --out)

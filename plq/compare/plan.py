@@ -53,12 +53,11 @@ class Plan:
 def parse_axis(text: str) -> Axis:
     """The axis of quant.weights=dorefa,xnor; of quant.weights+quant.weight_bits=xnor+1,syq+2 both vary together.
 
-    Raises UserError for an unknown field, one that cannot be varied, or a value of another type.
+    A field that only one section has may go without it: width=0.125,0.25. Raises UserError for an unknown field, one
+    that cannot be varied, or a value of another type.
     """
     names, _, listed = text.partition("=")
-    fields, places = tuple(names.split("+")), [place.split("+") for place in listed.split(",")]
-    for field in fields:
-        _require_variable(field)
+    fields, places = tuple(map(_field, names.split("+"))), [place.split("+") for place in listed.split(",")]
     for place in places:
         if len(place) != len(fields) or not all(place):
             found = f"found {'+'.join(place) or 'nothing'}"
@@ -69,16 +68,21 @@ def parse_axis(text: str) -> Axis:
     return Axis(fields, values)
 
 
-def _require_variable(name: str) -> None:
-    section, _, field = name.partition(".")
+def _field(name: str) -> str:
+    """The full name of a field that can be varied."""
     legal = Settings().to_json()
+    full = [f"{section}.{name}" for section in legal if name in legal[section]]
+    if len(full) > 1:
+        raise UserError(f"--vary {name}: several sections have it; allowed: {', '.join(full)}")
+    section, _, field = (full[0] if full else name).partition(".")
     if section not in legal:
         raise UserError(f"--vary {name}: unknown section {section}; {nearest(section, legal)}")
     single = [field for field, value in legal[section].items() if not isinstance(value, tuple)]
     if field not in single:
         raise UserError(f"--vary {name}: unknown, or a list of numbers; {nearest(field, single)}")
-    if name == "train.seed":
+    if (section, field) == ("train", "seed"):
         raise UserError("--vary train.seed: seeds are counted by --seeds, from train.seed of the config on")
+    return f"{section}.{field}"
 
 
 def _value(field: str, text: str) -> Any:
