@@ -21,7 +21,6 @@ import optax
 from jax import Array, lax
 
 from plq.data.augment import Augmentation
-from plq.layers import conv
 from plq.layers.depthwise import depthwise
 from plq.layers.kit import Precision
 from plq.models.registry import Architecture
@@ -67,7 +66,7 @@ def step_call(way: Way, batch: int) -> Callable[[], object]:
     task = Task(architecture, "add", factor, optimizer, Augmentation(), (0.0,), (256.0,), 0.0, 0)
     images = np.random.default_rng(0).integers(0, 256, (batch, 64, 64, 3), np.uint8)
     labels = np.zeros(batch, np.int32)
-    with mock.patch.object(conv, "depthwise", way):
+    with mock.patch("plq.layers.depthwise.depthwise", way):
         state = drop_ancillary(init_state(architecture, task.merge, optimizer, images.shape[1:], seed=0))
         compiled = jax.jit(partial(train_step, task)).lower(state, images, labels).compile()
     return partial(compiled, state, images, labels)

@@ -1,14 +1,17 @@
 """Depthwise convolutions on processors, against the library's own."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from plq.layers import conv
 from plq.layers.conv import QuantConv
 from plq.layers.depthwise import depthwise
+from plq.layers.dropin import Conv
+from plq.quant.registry import weight_quantizer
 
 CASES = {
     "same": ((9, 7), (3, 3), 5, 1, (1, 1), "SAME", (1, 1)),
@@ -79,17 +82,36 @@ def test_a_neighbour_more_does_not_change_a_bit():
     assert np.abs(alone(kernels, 0.0) - both(kernels, 0.5)).max() > 0.1
 
 
+LAYERS = {
+    "QuantConv": lambda groups: QuantConv(6, (3, 3), strides=(2, 2), groups=groups),
+    "Conv": lambda groups: Conv(
+        6, (3, 3), strides=2, feature_group_count=groups, weights=weight_quantizer("dorefa", 8)
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 @pytest.mark.parametrize(("groups", "called"), [(6, True), (3, False), (1, False)])
-def test_a_layer_uses_it_on_processors_where_each_channel_is_a_group(groups, called, monkeypatch):
+def test_a_layer_uses_it_on_processors_where_each_channel_is_a_group(layer, groups, called, monkeypatch):
     seen = []
-    monkeypatch.setattr(conv, "depthwise", lambda *given: seen.append(given) or depthwise(*given))
+    module = sys.modules["plq.layers.depthwise"]
+    monkeypatch.setattr(module, "depthwise", lambda *given: seen.append(given) or depthwise(*given))
     x = operands((5, 5), (3, 3), 6, 1)[0]
-    layer = QuantConv(6, (3, 3), strides=(2, 2), groups=groups)
-    variables = layer.init(jax.random.key(0), x)
+    variables = layer(groups).init(jax.random.key(0), x)
     seen.clear()
-    y = layer.apply(variables, x)
+    y = layer(groups).apply(variables, x)
     assert y.shape == (2, 3, 3, 6) and bool(seen) == called
     seen.clear()
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    np.testing.assert_allclose(layer.apply(variables, x), y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(layer(groups).apply(variables, x), y, rtol=1e-5, atol=1e-5)
     assert not seen
+
+
+def test_a_layer_of_linen_convolves_as_it_was_told():
+    """Its branch too."""
+    told = []
+    own = lambda *given, **options: told.append(given) or lax.conv_general_dilated(*given, **options)
+    few_bits = weight_quantizer("dorefa", 2)
+    layer = Conv(6, (3, 3), feature_group_count=6, weights=few_bits, factor=0.5, conv_general_dilated=own)
+    layer.init(jax.random.key(0), operands((5, 5), (3, 3), 6, 1)[0])
+    assert len(told) == 2

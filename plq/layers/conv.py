@@ -3,11 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from plq.layers.depthwise import depthwise, is_depthwise
+from plq.layers.depthwise import convolve
 from plq.layers.scales import weight_scales
 from plq.layers.shifts import Padding
 from plq.quant.base import FLOAT_BITS, FloatWeights, Scales, WeightQuantizer
@@ -62,13 +61,11 @@ class QuantConv(nn.Module):
             return jnp.dot(x, kernel).astype(jnp.float32)
         spatial = "DHW"[-len(self.kernel_size) :]
         strides = self.strides or (1,) * len(spatial)
-        if is_depthwise(x, self.groups) and jax.default_backend() == "cpu":
-            return depthwise(x, kernel, strides, self.padding, self.dilation).astype(jnp.float32)
-        y = lax.conv_general_dilated(
+        y = convolve(
             x,
             kernel,
-            window_strides=strides,
-            padding=self.padding,
+            strides,
+            self.padding,
             rhs_dilation=self.dilation,
             dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
             feature_group_count=self.groups,

@@ -1,9 +1,11 @@
 """A depthwise convolution as a sum of shifted products, for processors: XLA:CPU's own takes many times as long."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from plq.layers.shifts import Padding, sum_over_shifts
 
@@ -11,6 +13,33 @@ from plq.layers.shifts import Padding, sum_over_shifts
 def is_depthwise(x: Array, groups: int) -> bool:
     """Whether each of several channels is a group of its own."""
     return groups == x.shape[-1] > 1
+
+
+def convolve(
+    x: Array,
+    kernel: Array,
+    strides: Sequence[int],
+    padding: Padding,
+    *,
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    feature_group_count: int = 1,
+    **options: Any,
+) -> Array:
+    """`lax.conv_general_dilated`, channels last; on a processor a depthwise one is `depthwise`."""
+    alone = is_depthwise(x, feature_group_count) and set(lhs_dilation or ()) <= {1}
+    if alone and jax.default_backend() == "cpu":
+        return depthwise(x, kernel, strides, padding, rhs_dilation)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        feature_group_count=feature_group_count,
+        **options,
+    )
 
 
 def depthwise(
