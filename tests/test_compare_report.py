@@ -68,6 +68,34 @@ def test_findings_are_those_of_the_records():
     assert found["removal"][1] == pytest.approx({"before": 40.0, "lowest": 30.0, "recovered": 2.5})
 
 
+def test_convergence_by_training_accuracy_counts_whole_epochs_with_f_0():
+    """Two reports an epoch: plain ends at a mean of 0.6; EXP-Net has that in epoch 1, with f, and in 3, without."""
+    plain, exp = (0.1, 0.3, 0.3, 0.4, 0.65, 0.45, 0.5, 0.7), (0.7, 0.7, 0.9, 0.5, 0.6, 0.7, 0.5, 0.4)
+    factors = (1.0, 0.6, 0.3, 0.0, 0.0, 0.0, 0.0, 0.0)
+    train = lambda accuracies, factors: tuple(
+        {"step": 5 * i + 5, "accuracy": accuracy, "factor": f}
+        for i, (accuracy, f) in enumerate(zip(accuracies, factors, strict=True))
+    )
+    pair = {
+        "plain": {0: dataclasses.replace(HISTORIES["plain"][0], train=train(plain, (0.0,) * 8))},
+        "expanded": {0: dataclasses.replace(HISTORIES["expanded"][0], train=train(exp, factors))},
+    }
+    facts = {"plain": FACTS, "expanded": FACTS}
+    assert findings(pair, facts)["training_convergence"]["by_seed"] == {0: {"plain": 4, "alone": 3}}
+    pair["expanded"][0] = dataclasses.replace(pair["expanded"][0], train=train(exp, (0.1,) * 8))
+    found = findings(pair, facts)["training_convergence"]
+    assert found["median"] == {"plain": 4, "alone": None} and found["never"] == {"plain": 0, "alone": 1}
+    pair["plain"][0] = dataclasses.replace(pair["plain"][0], train=())
+    assert findings(pair, facts)["training_convergence"]["median"] == {"plain": None, "alone": None}
+
+
+def test_no_seed_that_both_have_is_no_convergence():
+    apart = {"plain": {0: HISTORIES["plain"][0]}, "expanded": {1: HISTORIES["expanded"][1]}}
+    found = findings(apart, {"plain": FACTS, "expanded": FACTS})
+    assert found["difference"] == {} and found["convergence"]["by_seed"] == {}
+    assert markdown({"": found}, ("plain", "expanded")).endswith("| - | - | - |")
+
+
 def test_findings_with_one_variant_or_none():
     alone = findings({"plain": HISTORIES["plain"], "expanded": {}}, {"plain": FACTS, "expanded": FACTS})
     assert alone["difference"] == {} and alone["convergence"] is None and alone["removal"] == {}

@@ -5,11 +5,10 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from plq.compare.history import History, Timing, timing
+from plq.compare.convergence import convergence
+from plq.compare.history import Histories, History, Timing, timing
 from plq.compare.opening import Facts
-from plq.compare.statistics import first_reaching, median_time, of_differences, paired, removal_cost, summary
-
-Histories = Mapping[str, Mapping[int, History]]  # by variant and seed
+from plq.compare.statistics import of_differences, paired, removal_cost, summary
 
 
 def findings(histories: Histories, facts: Mapping[str, Facts]) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def findings(histories: Histories, facts: Mapping[str, Facts]) -> dict[str, Any]
     return {
         "final": {variant: _final(by_seed) for variant, by_seed in finals.items()},
         "difference": _differences(finals),
-        "convergence": _convergence(present, finals, facts),
+        **convergence(present, facts),
         "removal": _removal(present.get("expanded", {}), facts.get("expanded")),
         "time": {variant: _time(by_seed, facts[variant]) for variant, by_seed in present.items()},
     }
@@ -64,34 +63,6 @@ def over_points(points: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             means = [statistics.mean(each[seed] for each in by_seed) for seed in seeds]
             found[variant] = {**dataclasses.asdict(of_differences(means)), "seeds": seeds}
     return found
-
-
-def _convergence(present: Histories, finals: Mapping[str, dict[int, float]], facts: Mapping[str, Facts]) -> Any:
-    """Epochs until the plain network's final accuracy is first reached, seed by seed, and their medians.
-
-    ``branch``: by EXP-Net as it is at that moment, the way a training curve shows it; ``alone``: counting only
-    evaluations with f = 0, when it is a low-precision network. None without both variants.
-    """
-    if not {"plain", "expanded"} <= present.keys():
-        return None
-    by_seed = {}
-    for seed, target in finals["plain"].items():
-        if seed in present["expanded"]:
-            times = {"plain": present["plain"][seed].test, "branch": present["expanded"][seed].test}
-            times["alone"] = tuple(record for record in times["branch"] if record["factor"] == 0)
-            steps = facts["plain"].epoch_steps
-            by_seed[seed] = {name: _reached(records, target, steps) for name, records in times.items()}
-    names = ("plain", "branch", "alone")
-    return {
-        "by_seed": by_seed,
-        "median": {name: median_time([times[name] for times in by_seed.values()]) for name in names},
-        "never": {name: sum(times[name] is None for times in by_seed.values()) for name in names},
-    }
-
-
-def _reached(records: Any, target: float, epoch_steps: int) -> float | None:
-    times = [record["step"] / epoch_steps for record in records]
-    return first_reaching(times, [100 * record["accuracy"] for record in records], target)
 
 
 def _removal(by_seed: Mapping[int, History], facts: Facts | None) -> dict[int, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ class History:
     test: tuple[Record, ...]
     branch: tuple[Record, ...]
     timing: tuple[Record, ...]
+
+
+Histories = Mapping[str, Mapping[int, History]]  # by variant and seed
 
 
 @dataclasses.dataclass(frozen=True)

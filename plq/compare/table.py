@@ -7,6 +7,8 @@ from plq.compare.findings import over_points
 from plq.compare.variants import NAMES
 
 OVERALL = "mean over all cells"
+REACHED = "epochs to plain's final: plain, EXP-Net, with f = 0"
+LEARNED = "by training accuracy: plain, with f = 0"
 
 
 def markdown(points: Mapping[str, dict[str, Any]], variants: tuple[str, ...]) -> str:
@@ -14,11 +16,11 @@ def markdown(points: Mapping[str, dict[str, Any]], variants: tuple[str, ...]) ->
     others = [variant for variant in variants if variant != "plain" and "plain" in variants]
     header = ["", "n", *(NAMES[variant] for variant in variants), *(f"{NAMES[other]} - plain" for other in others)]
     timed = {"plain", "expanded"} <= set(variants)
-    header += ["epochs to plain's final: plain, EXP-Net, with f = 0"] if timed else []
+    header += [REACHED, LEARNED] if timed else []
     rows = [_row(label, found, variants, others, timed) for label, found in points.items()]
     if overall := over_points(points):
         empty = [""] * len(variants)
-        row = [OVERALL, "", *empty, *(difference(overall.get(other)) for other in others), *([""] if timed else [])]
+        row = [OVERALL, "", *empty, *(difference(overall.get(other)) for other in others), *([""] * 2 if timed else [])]
         rows.append(row)
     return "\n".join(_line(cells) for cells in [header, ["---"] * len(header), *rows])
 
@@ -32,7 +34,7 @@ def _row(label: str, found: dict[str, Any], variants: tuple[str, ...], others: l
     cells = [label or "as configured", " to ".join(map(str, sorted({min(counts), max(counts)}))) if counts else "0"]
     cells += [spread(found["final"].get(variant)) for variant in variants]
     cells += [difference(found["difference"].get(other)) for other in others]
-    return [*cells, reached(found["convergence"])] if timed else cells
+    return [*cells, reached(found["convergence"]), reached(found["training_convergence"])] if timed else cells
 
 
 def spread(final: dict[str, Any] | None) -> str:
@@ -51,7 +53,7 @@ def difference(pair: dict[str, Any] | None) -> str:
 
 
 def reached(convergence: dict[str, Any] | None) -> str:
-    """Median epochs of the three; "never" where at least half of the seeds never got there."""
+    """Median epochs, as of `plq.compare.convergence`; "never" where at least half of the seeds never got there."""
     if convergence is None or not convergence["by_seed"]:
         return "-"
     return ", ".join("never" if time is None else f"{time:g}" for time in convergence["median"].values())

@@ -20,13 +20,15 @@ from plq.report.workdir import write_text_atomic
 REPORT = "report.html"
 ALONE = "One network: nothing is compared."
 REACHED = "epochs to plain's final accuracy: plain, EXP-Net, EXP-Net at f = 0 (medians)"
+LEARNED = "by training accuracy: plain, EXP-Net at f = 0"
 HOW = (
     "All variants of a pair have the same schedule, data order, augmentation and seed, and start from the same kept "
     "weights; the plain network is EXP-Net with f = 0 throughout. Final accuracy is that after the last step, on the "
     "whole test split, never the best on the way. Intervals are Student's, at 95 %, of the differences paired by seed.",
     "“Epochs to plain's final” is the first evaluation at which a seed has the accuracy that the plain network of "
     "the same seed ends with. While f is above 0, EXP-Net's accuracy is that of the expanded network, which is not "
-    "low-precision; so the table also says when the low-precision network alone, at f = 0, gets there.",
+    "low-precision; so the table also says when the low-precision network alone, at f = 0, gets there. By training "
+    "accuracy: the same of the accuracy on training images, in means of an epoch.",
 )
 
 
@@ -187,12 +189,13 @@ def _summary(found: Comparison) -> str:
             *(spread(each["final"].get(variant)) for variant in found.variants),
             *(difference(each["difference"].get(variant)) for variant in others),
             reached(each["convergence"]),
+            reached(each["training_convergence"]),
         ]
         for label, each in found.points.items()
     ]
     overall = over_points(found.points)
-    last = [OVERALL, *[""] * len(found.variants), *(difference(overall.get(variant)) for variant in others), ""]
-    return "<h2>All cells</h2>" + html.table([*header, REACHED], rows, last if overall else None)
+    last = [OVERALL, *[""] * len(found.variants), *(difference(overall.get(variant)) for variant in others), "", ""]
+    return "<h2>All cells</h2>" + html.table([*header, REACHED, LEARNED], rows, last if overall else None)
 
 
 def _point(found: Comparison, label: str, probes: Probes, figures: list[Figure]) -> str:
@@ -201,6 +204,7 @@ def _point(found: Comparison, label: str, probes: Probes, figures: list[Figure])
     return "".join([
         html.figures(figures),
         "<h3>Seed by seed</h3>" + sections.seed_table(found.points[label]),
+        sections.learned(found.points[label]),
         sections.reestimated_table(probes),
         html.folded("Time", sections.time_table(found.points[label], wanted)),
         html.folded("Codes of weights and activations", sections.codes(probes)) if probes else "",

@@ -71,6 +71,21 @@ def _seed_row(seed: int, found: Found) -> list[Any]:
     return row
 
 
+def learned(found: Found) -> str:
+    """A sentence on convergence by training accuracy; empty without pairs."""
+    times = found["training_convergence"]
+    if not times or not times["by_seed"]:
+        return ""
+    plain, alone = (
+        f"{_epoch(times['median'][name])} ({', '.join(_epoch(each[name]) for each in times['by_seed'].values())})"
+        for name in ("plain", "alone")
+    )
+    words = (
+        f"By training accuracy, in means of an epoch, EXP-Net at f = 0 is where the plain network ends in epoch {alone}"
+    )
+    return html.paragraph(f"{words}, the plain network itself in {plain}: the median, and each seed.")
+
+
 def _epoch(time: float | None) -> str:
     return "never" if time is None else f"{time:.3g}"
 
