@@ -21,6 +21,7 @@ from plq.compare.plan import make_plan, parse_axis
 from plq.compare.report.curves import Mean, over_seeds, thinned
 from plq.compare.report.page import verdict, write_report
 from plq.compare.report.published import SVHN, published
+from plq.compare.report.sections import learned
 from plq.compare.report.svg import Axes, ticks
 from plq.compare.table import markdown
 from plq.config import settings
@@ -82,11 +83,20 @@ def test_convergence_by_training_accuracy_counts_whole_epochs_with_f_0():
     }
     facts = {"plain": FACTS, "expanded": FACTS}
     assert findings(pair, facts)["training_convergence"]["by_seed"] == {0: {"plain": 4, "alone": 3}}
-    pair["expanded"][0] = dataclasses.replace(pair["expanded"][0], train=train(exp, (0.1,) * 8))
+    pair["expanded"][0] = dataclasses.replace(pair["expanded"][0], train=train((0.5,) * 8, factors))
     found = findings(pair, facts)["training_convergence"]
     assert found["median"] == {"plain": 4, "alone": None} and found["never"] == {"plain": 0, "alone": 1}
-    pair["plain"][0] = dataclasses.replace(pair["plain"][0], train=())
-    assert findings(pair, facts)["training_convergence"]["median"] == {"plain": None, "alone": None}
+    assert "plain 4 (4), EXP-Net at f = 0 never (never);" in learned(findings(pair, facts))
+
+
+def test_convergence_by_training_accuracy_needs_an_epoch_with_f_0():
+    never = {"plain": HISTORIES["plain"], "expanded": {}}
+    for seed, history in HISTORIES["expanded"].items():
+        train = tuple({**record, "factor": 0.1} for record in history.train) if seed else ()
+        never["expanded"][seed] = dataclasses.replace(history, train=train)
+    found = findings(never, {"plain": FACTS, "expanded": FACTS})
+    assert found["training_convergence"]["by_seed"] == {} and learned(found) == ""
+    assert markdown({"": found}, ("plain", "expanded")).endswith("| 4, 4, 4 | - |")
 
 
 def test_no_seed_that_both_have_is_no_convergence():

@@ -1,6 +1,5 @@
 """How soon EXP-Net is where the plain network ends, as plain values: the paper's claim of faster convergence."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,16 +15,18 @@ def convergence(present: Histories, facts: Mapping[str, Facts]) -> dict[str, Any
     ``convergence``: by evaluations; ``training_convergence``: by the accuracy on training images as they were met, in
     means of an epoch, which do not jump about as evaluations do while the learning rate is large. Within them
     ``plain``: of the plain network itself; ``branch``: of EXP-Net as it is at that moment, the way a curve shows it;
-    ``alone``: of EXP-Net where f = 0 throughout, when it is a low-precision network. None without both variants.
+    ``alone``: of EXP-Net where f = 0 throughout, when it is a low-precision network. None without both variants;
+    by training, a seed whose EXP-Net has no whole epoch with f = 0 is left out.
     """
     if not {"plain", "expanded"} <= present.keys():
         return {"convergence": None, "training_convergence": None}
     steps = facts["plain"].epoch_steps
     both = {seed: (plain, present["expanded"].get(seed)) for seed, plain in sorted(present["plain"].items())}
     pairs = {seed: (plain, expanded) for seed, (plain, expanded) in both.items() if expanded}
+    trained = {seed: times for seed, pair in pairs.items() if (times := _by_training(*pair, steps))}
     return {
         "convergence": _over_seeds({seed: _by_evaluations(*pair, steps) for seed, pair in pairs.items()}),
-        "training_convergence": _over_seeds({seed: _by_training(*pair, steps) for seed, pair in pairs.items()}),
+        "training_convergence": _over_seeds(trained),
     }
 
 
@@ -50,7 +51,9 @@ def _by_evaluations(plain: History, expanded: History, epoch_steps: int) -> dict
 
 def _by_training(plain: History, expanded: History, epoch_steps: int) -> dict[str, float | None]:
     curves = {"plain": _epochs(plain.train, epoch_steps), "alone": _epochs(expanded.train, epoch_steps)}
-    goal = next(reversed(curves["plain"].values()), math.inf)
+    if not all(curves.values()):
+        return {}
+    goal = list(curves["plain"].values())[-1]
     return {name: first_reaching(list(curve), list(curve.values()), goal) for name, curve in curves.items()}
 
 

@@ -13,14 +13,13 @@ from plq.compare.report.figures import Figure
 from plq.compare.report.overview import difference_figure, paper_figure
 from plq.compare.report.sections import Probes
 from plq.compare.report.style import FIGURES, PAGE
-from plq.compare.table import OVERALL, difference, reached, spread
+from plq.compare.table import LEARNED, OVERALL, difference, reached, spread
 from plq.compare.variants import NAMES
 from plq.report.workdir import write_text_atomic
 
 REPORT = "report.html"
 ALONE = "One network: nothing is compared."
 REACHED = "epochs to plain's final accuracy: plain, EXP-Net, EXP-Net at f = 0 (medians)"
-LEARNED = "by training accuracy: plain, EXP-Net at f = 0"
 HOW = (
     "All variants of a pair have the same schedule, data order, augmentation and seed, and start from the same kept "
     "weights; the plain network is EXP-Net with f = 0 throughout. Final accuracy is that after the last step, on the "

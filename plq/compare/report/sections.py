@@ -72,7 +72,7 @@ def _seed_row(seed: int, found: Found) -> list[Any]:
 
 
 def learned(found: Found) -> str:
-    """A sentence on convergence by training accuracy; empty without pairs."""
+    """A sentence on convergence by training accuracy; empty where there is none to judge."""
     times = found["training_convergence"]
     if not times or not times["by_seed"]:
         return ""
@@ -80,10 +80,8 @@ def learned(found: Found) -> str:
         f"{_epoch(times['median'][name])} ({', '.join(_epoch(each[name]) for each in times['by_seed'].values())})"
         for name in ("plain", "alone")
     )
-    words = (
-        f"By training accuracy, in means of an epoch, EXP-Net at f = 0 is where the plain network ends in epoch {alone}"
-    )
-    return html.paragraph(f"{words}, the plain network itself in {plain}: the median, and each seed.")
+    words = f"Epochs to plain's last training accuracy, in means of an epoch: plain {plain}, EXP-Net at f = 0 {alone}"
+    return html.paragraph(f"{words}; the median, and each seed.")
 
 
 def _epoch(time: float | None) -> str:
