@@ -80,6 +80,24 @@ def test_few_bits_with_a_branch_start_from_it_too(folder, float_run):
     assert "fresh" not in said and "unused" not in said and "\n" not in said
 
 
+@pytest.mark.parametrize("fields", [{}, {"expansion__norm": False}, {"expansion__merge": "concat"}])
+def test_a_branch_beside_trained_kernels_is_silent_until_it_has_learned(fields, folder):
+    """At f = 1 the expanded network starts as the low-precision one, bit for bit, which one with a fresh branch does
+    not; then each of the branch's variables learns."""
+    experiment, plain = start(folder, **{**fields, "factor__name": "cosine"}), start(folder, **fields)
+    state, images = experiment.initial_state(), experiment.test_batch()
+    assert state.expanded and experiment.task.factor(0) == 1
+    of_plain = plain.logits(plain.initial_state(), images)
+    np.testing.assert_array_equal(experiment.logits(state, images), of_plain)
+    branch = tiny(**{**SMALL, **fields}, factor__name="cosine").initial_state().weights["ancillary"]
+    fresh = dataclasses.replace(state, weights={**state.weights, "ancillary": branch})
+    assert (experiment.logits(fresh, images) != of_plain).any()
+    begun = jax.device_get(flatten(state.weights["ancillary"]))
+    for step in range(2):
+        state = experiment.step(state, *experiment.batch(step))
+    assert all((leaf != begun[path]).any() for path, leaf in flatten(state.weights["ancillary"]).items())
+
+
 def test_a_calibration_that_overflows_is_refused(float_run, tmp_path):
     """Kernels of 1e30 are finite; the batch statistics of what they give are not."""
     experiment, state = float_run

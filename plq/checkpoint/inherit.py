@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from plq.checkpoint.match import Leaves, leaf_shapes
@@ -33,8 +34,9 @@ class Inherited:
     unused: list[str]
 
     def into(self, tree: Any) -> Any:
-        """The tree of collections with the taken leaves in place of its own."""
-        return jax.tree_util.tree_map_with_path(lambda path, leaf: self.taken.get(leaf_path(path), leaf), tree)
+        """The tree of collections with the taken leaves in place of its own, and with a silent branch."""
+        inherited = lambda path, leaf: self.taken.get(leaf_path(path), leaf)
+        return silent(jax.tree_util.tree_map_with_path(inherited, tree))
 
     def __str__(self) -> str:
         parts = [f"{len(self.taken)} leaves taken"]
@@ -42,6 +44,18 @@ class Inherited:
             paths = getattr(self, name)
             parts += [f"{len(paths)} {name} ({', '.join(paths)})"] if paths else []
         return f"starting from {self.source}: {'; '.join(parts)}"
+
+
+def silent(tree: Any) -> Any:
+    """The tree with a branch that gives 0: the gain of its batch norm, without one its kernel.
+
+    Beside kernels that are trained already, what a fresh branch adds is noise.
+    """
+    branch = [path for path in ancillary_leaves(tree) if path.startswith("ancillary/")]
+    gains = {path for path in branch if path.endswith("ancillary_norm/scale")}
+    last = gains or {path for path in branch if path.endswith("ancillary_conv/kernel")}
+    quiet = lambda path, leaf: jnp.zeros_like(leaf) if leaf_path(path) in last else leaf
+    return jax.tree_util.tree_map_with_path(quiet, tree)
 
 
 def read_start(
