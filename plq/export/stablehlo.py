@@ -20,6 +20,7 @@ from plq.frozen.graph import Graph
 from plq.frozen.nodes import Product
 from plq.frozen.pack import pack
 from plq.frozen.run import Runner
+from plq.modes import in_32_bits
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -35,7 +36,7 @@ def serialized(runner: Runner) -> bytes:
 
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *runner.graph.image_shape), np.uint8)
-    with _nameless():
+    with in_32_bits(), _nameless():
         return bytes(jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images).serialize())
 
 
