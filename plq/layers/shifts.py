@@ -36,8 +36,8 @@ def sum_over_shifts(
         pixels = lax.dynamic_slice(x, corner, span, allow_negative_indices=False)
         return product(pixels[every], row)
 
-    corners = np.asarray([*np.ndindex(*window)], np.int32) * np.asarray(dilation, np.int32)
-    corners = jnp.asarray(np.pad(corners, ((0, 0), (1, 1))))  # one type for all axes, with those of batch and channels
+    inside = np.asarray([*np.ndindex(*window)], np.int32) * np.asarray(dilation, np.int32)
+    corners = jnp.asarray(np.pad(inside, ((0, 0), (1, 1))))  # int32 on every axis, 0 for batch and channels
     rows, span = kernel.reshape(-1, *kernel.shape[-2:]), (x.shape[0], *reach, x.shape[-1])
     if len(rows) == 1:
         return term(corners[0], rows[0])
