@@ -14,7 +14,8 @@ ROOT = Path(plq.__file__).parent
 ROOMS = [
     "errors", "modes", "variables", "scratch", "remote", "door", "hosts", "data", "prepare", "quant", "layers",
     "models", "train", "checkpoint", "prune", "inference", "frozen", "served", "report", "settings", "config",
-    "command_line", "experiment", "loop", "main", "evaluate", "predict", "describe", "card", "info", "freeze", "export", "compare",
+    "command_line", "experiment", "loop", "main", "evaluate", "predict", "describe", "card", "info", "freeze", "export",
+    "compare",
 ]  # fmt: skip
 
 
