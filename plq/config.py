@@ -26,12 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import FieldReference
 
+from plq.data.images import size_of
 from plq.data.sets import default_splits
 from plq.errors import UserError, nearest
 from plq.settings import Settings
 
 QUICK = "quick"
+QUICK_SIZE = 96
 # A run may be resumed with other values of these: they do not change what it computes.
 FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cache_dir", "data.threads")
 # Processes of one run may have other values of these.
@@ -40,7 +43,9 @@ FREE_PER_PROCESS = ("data.data_dir", "data.cache_dir", "data.threads")
 
 def default() -> ConfigDict:
     """All fields at their defaults. Assigning an unknown field, or a value of another type, raises."""
-    return ConfigDict(Settings().to_json(), type_safe=True).lock()
+    fields = Settings().to_json()
+    fields["data"]["image_size"] = FieldReference(0, field_type=object)  # a number or two
+    return ConfigDict(fields, type_safe=True).lock()
 
 
 def load(file: Path, argument: str = "") -> ConfigDict:
@@ -86,8 +91,8 @@ def _get_config(file: Path, argument: str) -> Any:
 def quick(config: ConfigDict) -> ConfigDict:
     """The config shrunk to 16 steps or so, to see that all of it works: the same pipeline, no accuracy.
 
-    A narrow network, images of at most 96 pixels, batches of at most 32, two epochs of the first 256 training images,
-    the first 64 test images. The digits, few as they are, are taken whole.
+    A narrow network, images whose shorter side is at most 96 pixels, batches of at most 32, two epochs of the first
+    256 training images, the first 64 test images. The digits, few as they are, are taken whole.
     """
     data = config.data
     usual = dict(zip(("train_split", "test_split"), default_splits(data.name), strict=True))
@@ -95,10 +100,19 @@ def quick(config: ConfigDict) -> ConfigDict:
         for (field, split), count in zip(usual.items(), (256, 64), strict=True):
             first = re.split(r"[+\[]", data[field] or split)[0]
             data[field] = f"{first}[:{count}]"
-    data.image_size, data.batch_size = min(data.image_size, 96), min(data.batch_size, 32)
+    data.image_size, data.batch_size = _at_most(data.image_size, QUICK_SIZE), min(data.batch_size, 32)
     config.model.width = min(config.model.width, 0.125)
     config.train.epochs, config.report.every_steps = 2.0, 4
     return config
+
+
+def _at_most(image_size: Any, shorter: int) -> Any:
+    """The size, with both sides scaled down alike if the shorter one is longer than that."""
+    size = size_of(image_size)
+    if size is None or min(size) <= shorter:
+        return image_size
+    height, width = (round(side * shorter / min(size)) for side in size)
+    return height if height == width else (height, width)
 
 
 def settings(config: ConfigDict | dict[str, Any], source: str = "config") -> Settings:
@@ -126,6 +140,9 @@ def _section(cls: type, section: str, given: dict[str, Any]) -> Any:
 
 
 def _typed(field: str, value: Any, wanted: Any) -> Any:
+    if isinstance(wanted, types.UnionType):  # one number, or several
+        one, several = wanted.__args__
+        return _typed(field, value, several if isinstance(value, (tuple, list)) else one)
     if isinstance(wanted, types.GenericAlias):
         item = wanted.__args__[0]
         if not isinstance(value, (tuple, list)):

@@ -10,6 +10,7 @@ from absl import flags
 
 from plq.command_line import Command, read
 from plq.data import prepared
+from plq.data.images import size_of
 from plq.door import run
 from plq.errors import UserError
 from plq.layers.cost import cost_table
@@ -111,7 +112,7 @@ def shape_and_classes(data: Data, image_shape: Shape | None, num_classes: int | 
     if image_shape is not None and num_classes is not None:
         return image_shape, num_classes
     (height, width, channels), classes = _of_set(data)
-    shape = image_shape or (data.image_size or height, data.image_size or width, channels)
+    shape = image_shape or (*(size_of(data.image_size) or (height, width)), channels)
     if not min(shape):
         raise UserError(f"data.name={data.name}: its images vary in size; give --image_shape=H,W,C or data.image_size")
     return shape, num_classes or classes

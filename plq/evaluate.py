@@ -8,7 +8,8 @@ import jax
 
 from plq.checkpoint.store import open_store
 from plq.config import read_config, settings
-from plq.data.sets import default_splits
+from plq.data.feed import Feed
+from plq.data.sets import default_splits, describe
 from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
 from plq.experiment import all_logits, assemble, evaluation, open_feed
@@ -45,8 +46,18 @@ def evaluate_model(path: Path | Address, split: str, data_dir: str, batch_size: 
     data = trained_on(model, str(path))
     data = dataclasses.replace(data, data_dir=data_dir or data.data_dir, batch_size=batch_size)
     split = split or data.test_split or default_splits(data.name)[1]
-    logits, labels = all_logits(model, open_feed(data, split))
+    logits, labels = all_logits(model, open_labelled(model, data, split))
     return _line(f"{path} on {data.name} {split}", evaluation(logits, labels), len(labels))
+
+
+def open_labelled(model: Served, data: Data, split: str) -> Feed:
+    """The images of a split, with labels of the model's classes. Raises UserError if the set's are other ones."""
+    names, wanted = describe(data.name, data.data_dir).class_names, tuple(model.class_names)
+    if len(names) != len(wanted):
+        raise UserError(f"data.name={data.name}: found {len(names)} classes, the model has {len(wanted)}")
+    if names != wanted and sorted(names) == sorted(wanted):
+        raise UserError(f"data.name={data.name}: its classes are in another order than the model's")
+    return open_feed(data, split)
 
 
 def trained_on(model: Served, source: str) -> Data:

@@ -15,6 +15,8 @@ from plq.checkpoint.inherit import Inherited, inherit, read_start
 from plq.checkpoint.match import leaf_shapes
 from plq.data.augment import Augmentation
 from plq.data.feed import ArrayFeed, Feed, RecordFeed
+from plq.data.images import size_of
+from plq.data.labels import require_labels
 from plq.data.order import steps_per_epoch
 from plq.data.sets import SetInfo, default_splits, describe, load_split
 from plq.data.source import RecordSource
@@ -260,7 +262,8 @@ _score = jax.jit(score)
 
 
 def evaluation(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean loss and accuracy."""
+    """Mean loss and accuracy. Raises UserError for labels that are no classes."""
+    require_labels(labels, logits.shape[1], "evaluation")
     return {name: float(value) for name, value in _score(logits, labels).items()}
 
 
@@ -274,8 +277,9 @@ def open_feed(data: Data, split: str, seed: int = 0, shard: tuple[int, int] = (0
         return ArrayFeed(images, data.batch_size, seed, shard)
     if data.name == "digits":
         raise UserError(f"data.crop={data.crop}: digits are read whole; leave data.crop empty")
-    source = RecordSource(data.name, split, data.data_dir)
-    fields = (data.image_size, data.crop, data.flip, data.threads, data.corrupt_share, shard)
+    source, size = RecordSource(data.name, split, data.data_dir), size_of(data.image_size)
+    assert size is not None, "Data.check wants a size with a crop"
+    fields = (size, data.crop, data.flip, data.threads, data.corrupt_share, shard)
     return RecordFeed(source, data.batch_size, seed, *fields)
 
 

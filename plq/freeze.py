@@ -21,8 +21,8 @@ from plq.data.feed import Feed
 from plq.data.sets import default_splits
 from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
-from plq.evaluate import trained_on
-from plq.experiment import all_logits, evaluation, open_feed
+from plq.evaluate import open_labelled, trained_on
+from plq.experiment import all_logits, evaluation
 from plq.frozen import file
 from plq.frozen.agreement import LOGITS, TIE, Reference, changed_by_last_bits, differences
 from plq.frozen.file import Frozen
@@ -146,7 +146,7 @@ def open_test(model: inference.Model, split: str, data_dir: str) -> tuple[Feed, 
     """The test images of a model, and what they are. Raises UserError if they are not at hand."""
     data = trained_on(model, "the model")
     split = split or data.test_split or default_splits(data.name)[1]
-    feed = open_feed(dataclasses.replace(data, data_dir=data_dir or data.data_dir), split)
+    feed = open_labelled(model, dataclasses.replace(data, data_dir=data_dir or data.data_dir), split)
     return feed, {"data": data.name, "split": split}
 
 

@@ -55,7 +55,7 @@ class Model:
 
     def fitted(self, image: np.ndarray) -> np.ndarray:
         """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
-        return fit_image(image, self.image_shape[0], self.fit)
+        return fit_image(image, self.image_shape, self.fit)
 
     @cached_property
     def _logits(self):

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from plq.data.images import EIGHT_BITS, MODES, open_image, pixels, upright
+from plq.data.images import MODES, open_image, pixels, upright
 from plq.door import arguments, path_or_address, run
 from plq.errors import UserError
 from plq.served import Served, open_model
@@ -20,8 +20,6 @@ def read_image(path: Path, model: Served, convert: bool) -> np.ndarray:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     image = open_image(data, str(path))
     channels = model.image_shape[2]
-    if image.mode not in EIGHT_BITS:
-        raise UserError(f"{path}: image mode {image.mode}, allowed 8 bits per channel")
     if image.mode != MODES[channels] and not convert:
         wanted = {1: "greyscale (L)", 3: "colour (RGB)"}[channels]
         raise UserError(f"{path}: image mode {image.mode}, the model takes {wanted}; --convert converts it")

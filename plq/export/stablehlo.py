@@ -41,7 +41,7 @@ def serialized(runner: Runner) -> bytes:
         kernels = {node.name: _kernel(runner, node, jnp.asarray(packed[node.name])) for node in products}
         return runner.logits({**runner.arrays, **kernels}, images)
 
-    (batch,) = jax.export.symbolic_shape("batch")
+    (batch,) = jax.export.symbolic_shape("batch - 1")  # a variable is 1 or more, and a batch may be of 0 images
     images = jax.ShapeDtypeStruct((batch, *runner.graph.image_shape), np.uint8)
     with in_32_bits(), _settings():
         exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)

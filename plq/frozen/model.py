@@ -37,7 +37,7 @@ class FrozenModel:
 
     def fitted(self, image: np.ndarray) -> np.ndarray:
         """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
-        return fit_image(image, self.image_shape[0], self.frozen.fit)
+        return fit_image(image, self.image_shape, self.frozen.fit)
 
     @property
     def class_names(self) -> tuple[str, ...]:
