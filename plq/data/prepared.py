@@ -12,6 +12,7 @@ from google.protobuf.json_format import ParseError
 
 from plq.data.images import open_image, pixels, resize
 from plq.errors import UserError, nearest
+from plq.paths import path_of
 
 VERSION = re.compile(r"\d+\.\d+\.\d+$")
 CHUNK = 1000  # records read and decoded at a time
@@ -19,7 +20,7 @@ CHUNK = 1000  # records read and decoded at a time
 
 def data_directory(data_dir: str) -> Path:
     """``data_dir``, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR", "") or "~/tensorflow_datasets").expanduser()
+    return path_of(data_dir or os.environ.get("TFDS_DATA_DIR", "") or "~/tensorflow_datasets")
 
 
 def open_set(name: str, data_dir: str) -> Any:

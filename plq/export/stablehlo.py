@@ -22,6 +22,7 @@ from plq.frozen.pack import pack
 from plq.frozen.run import Runner
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+FUNCTION = "plq_logits"  # the name that a file gives to what is in it
 
 
 def serialized(runner: Runner) -> bytes:
@@ -33,6 +34,7 @@ def serialized(runner: Runner) -> bytes:
         kernels = {node.name: _kernel(runner, node, jnp.asarray(packed[node.name])) for node in products}
         return runner.logits({**runner.arrays, **kernels}, images)
 
+    logits.__name__ = FUNCTION
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *runner.graph.image_shape), np.uint8)
     with _nameless():
