@@ -27,8 +27,8 @@ from plq.export.formats import FORMATS, export_onnx
 from plq.freeze import open_test
 from plq.frozen.model import FrozenModel, load
 from plq.frozen.sizes import layers, quantized_ratio
+from plq.output import write_text_atomic
 from plq.quant.registry import activation_quantizer, weight_quantizer
-from plq.report.workdir import write_text_atomic
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "svhn": {"model.width": 0.125, "data.image_size": 40, "train.epochs": 0.2},

@@ -11,6 +11,7 @@ from absl import flags
 from plq.command_line import Command, read
 from plq.data import prepared
 from plq.data.images import size_of
+from plq.devices import devices
 from plq.door import run
 from plq.errors import UserError
 from plq.layers.cost import cost_table
@@ -185,6 +186,7 @@ def main(argv: list[str] | None = None) -> None:
         print(USAGE)
         return
     command = read(argv, _define)
+    devices()
     settings, stated = command.settings, command.flags["num_classes"].value
     image_shape, num_classes = shape_and_classes(settings.data, _stated_shape(command), stated)
     rows = rows_of(settings, image_shape, num_classes)

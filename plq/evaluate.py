@@ -4,14 +4,13 @@ import dataclasses
 import math
 from pathlib import Path
 
-import jax
-
 from plq.checkpoint.store import open_store
 from plq.config import read_config, settings
 from plq.data.feed import Feed
 from plq.data.sets import default_splits, describe
+from plq.devices import devices
 from plq.door import arguments, path_or_address, run
-from plq.errors import UserError
+from plq.errors import UserError, printable
 from plq.experiment import all_logits, assemble, evaluation, open_feed
 from plq.remote.address import Address, named
 from plq.remote.opened import RUN, reading
@@ -28,8 +27,8 @@ def evaluate_checkpoint(given: Path | Address, step: int | None, data_dir: str) 
 def _evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
     chosen = settings(read_config(workdir), str(workdir / "config.json"))
     data = dataclasses.replace(chosen.data, data_dir=data_dir or chosen.data.data_dir)
-    devices = math.gcd(data.batch_size // chosen.train.accumulate, jax.device_count())  # those that are here
-    chosen = dataclasses.replace(chosen, data=data, mesh=MeshShape(data=devices))
+    count = math.gcd(data.batch_size // chosen.train.accumulate, len(devices()))  # of those that are here
+    chosen = dataclasses.replace(chosen, data=data, mesh=MeshShape(data=count))
     store = open_store(workdir)
     step = store.choose(step)
     experiment = assemble(chosen)
@@ -69,7 +68,7 @@ def trained_on(model: Served, source: str) -> Data:
 
 
 def _line(what: str, found: dict[str, float], examples: int) -> str:
-    return f"{what}: accuracy {100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, {examples:,} images"
+    return f"{printable(what)}: accuracy {100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, {examples:,} images"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from plq.data.augment import normalize
 from plq.data.feed import Feed
 from plq.data.sets import default_splits
 from plq.door import arguments, path_or_address, run
-from plq.errors import UserError
+from plq.errors import UserError, printable
 from plq.evaluate import open_labelled, trained_on
 from plq.experiment import all_logits, evaluation
 from plq.frozen import file
@@ -29,9 +29,9 @@ from plq.frozen.file import Frozen
 from plq.frozen.model import FrozenModel, from_frozen
 from plq.frozen.record import record
 from plq.info import layer_table, summary
-from plq.remote.address import named
+from plq.output import require_file, write_text_atomic
+from plq.remote.address import Address, named
 from plq.remote.opened import reading, writing
-from plq.report.workdir import write_text_atomic
 
 OTHER_CLASS = 0.01  # share of test images to which ties may give another class; more in unstable models
 NOISE = 8
@@ -150,14 +150,14 @@ def open_test(model: inference.Model, split: str, data_dir: str) -> tuple[Feed, 
     return feed, {"data": data.name, "split": split}
 
 
-def _check_out(out: Path) -> Path:
+def _check_out(out: Path, model: Path | Address) -> Path:
     """Where the card goes. Raises UserError for a path that cannot be written to, before anything is computed."""
     if out.suffix != ".plq":
         raise UserError(f"--out {out}: allowed a name that ends in .plq")
+    require_file(out, {"--model": model}, file.is_frozen, "a frozen model")
     beside = out.with_suffix(".md")
-    if beside.exists() and not (beside.is_file() and beside.read_text(errors="replace").startswith(MARK)):
-        raise UserError(f"{beside}: is there and is not a model card; it is left alone, choose another --out")
-    file.check_free(out)
+    is_card = lambda path: path.read_text("utf-8", errors="replace").startswith(MARK)
+    require_file(beside, {"--model": model}, is_card, "a model card", f"--out {out}: the card")
     return beside
 
 
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _freeze(given: argparse.Namespace, out: Path) -> None:
-    beside = _check_out(out)
+    beside = _check_out(out, given.model)
     with reading(given.model) as path:
         source = read_source(path)
     frozen = freeze(source.exact)
@@ -198,7 +198,7 @@ def _freeze(given: argparse.Namespace, out: Path) -> None:
     print(layer_table(frozen))
     print()
     print(summary(frozen, len(data)))
-    print(named(f"\nwrote {out} and {beside}"))
+    print("\n" + printable(named(f"wrote {out} and {beside}")))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from plq.checkpoint.model_file import read_model
 from plq.checkpoint.store import open_store
 from plq.data.augment import normalize
 from plq.data.fit import fit_batch, fit_image
+from plq.devices import devices
 from plq.errors import UserError
 from plq.models.registry import Architecture
 from plq.remote.address import Address
@@ -77,6 +78,7 @@ def load(path: str | Path | Address) -> Model:
 
 def from_variables(variables: dict[str, Any], description: dict[str, Any], source: str = "variables") -> Model:
     """The model of variables in hand. Raises UserError, naming the leaves, if they are unstripped or do not fit."""
+    devices()
     _require_stripped(list(flatten(variables)), source)
     try:
         model = Model(

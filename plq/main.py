@@ -13,6 +13,7 @@ import jax
 from absl import flags
 
 from plq.checkpoint.mirrored import MirroredStore
+from plq.checkpoint.model_file import require_place
 from plq.checkpoint.store import Store
 from plq.command_line import read
 from plq.config import FREE_PER_PROCESS, default_workdir, differences, fields_of, read_config
@@ -22,10 +23,11 @@ from plq.experiment import Experiment, assemble
 from plq.hosts.place import Place, flagged
 from plq.hosts.together import is_first, of_first, together
 from plq.loop import Interrupted, MakeStore, Run
+from plq.output import write_text_atomic
 from plq.remote.address import Address, place
 from plq.remote.mirror import copied, mirrored
 from plq.report.table import format_table, human_bytes
-from plq.report.workdir import lock, prepare_workdir, require_shared, write_text_atomic
+from plq.report.workdir import lock, prepare_workdir, require_shared
 from plq.settings import Settings
 from plq.train.mesh import bytes_per_device
 
@@ -37,6 +39,7 @@ A run that was interrupted goes on when the same command is given again.
 
   --config FILE     a Python file with get_config(); what follows a colon is handed to it. The word quick there
                     (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a few steps of a narrow network
+  --flagfile FILE   more arguments, one a line; also for the other programs that take --config
   --workdir DIR     where everything is written (default: runs/<name of FILE>-<ARGUMENT>); also gs://BUCKET/NAME and
                     s3://BUCKET/NAME (pip install 'plq[remote]')
 
@@ -131,6 +134,7 @@ def devices_line(experiment: Experiment) -> str:
 def claim(workdir: Path, chosen: Settings) -> None:
     """Save the resolved config, or, where one is saved, refuse a run that would compute something else."""
     file = workdir / "config.json"
+    require_place(workdir / "model")
     if not file.exists():
         write_text_atomic(file, json.dumps(chosen.to_json(), indent=1) + "\n")
         return

@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 
-from plq.checkpoint.model_file import write_model
+from plq.checkpoint.model_file import require_place, write_model
 from plq.checkpoint.store import open_store
+from plq.devices import devices
 from plq.door import arguments, path_or_address, run
-from plq.errors import UserError
+from plq.errors import UserError, printable
+from plq.output import require_apart
 from plq.remote.opened import RUN, reading, writing
 from plq.variables import ANCILLARY, KEPT, ancillary_leaves, leaf_path
 
@@ -61,8 +63,10 @@ def strip_checkpoint(workdir: Path, step: int | None, out: Path, force: bool = F
 
     Args:
         step: which checkpoint; None takes the latest. force: strip although f > 0.
-    Raises UserError if there is no such checkpoint, or f > 0 there and not ``force``.
+    Raises UserError if there is no such checkpoint, f > 0 there and not ``force``, or ``out`` cannot be
+    written to.
     """
+    require_place(out)
     store = open_store(workdir)
     step = store.choose(step)
     record = store.record(step)
@@ -86,11 +90,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=path_or_address, required=True, help="the model folder to write")
     parser.add_argument("--force", action="store_true", help="strip although the factor f is above 0")
     given = parser.parse_args(argv)
+    devices()
+    require_apart(given.out, {"--workdir": given.workdir})
     with reading(given.workdir, RUN) as workdir, writing(given.out) as out:
         dropped, step = strip_checkpoint(workdir, given.step, out, given.force)
     for path in dropped.paths:
         print(f"  dropped {path}")
-    print(f"step {step}: dropped {dropped}; model in {given.out}")
+    print(f"step {step}: dropped {dropped}; model in {printable(given.out)}")
     if not dropped.paths:
         print("(the checkpoint held no ancillary leaves: training had already left the branch behind)")
 

@@ -22,8 +22,8 @@ from plq.experiment import all_logits, evaluation, open_feed
 from plq.inference import Model
 from plq.layers.activation import Activation
 from plq.layers.describe import layer_table, quantized_layers
+from plq.output import write_text_atomic
 from plq.quant.base import FLOAT_BITS, Scales
-from plq.report.workdir import write_text_atomic
 from plq.settings import Data
 from plq.variables import flatten
 
@@ -39,7 +39,7 @@ def probed(folder: Path, data: Data, seed: int, batches: int) -> Probe:
         data: what it was trained on. batches: of training images, for new batch statistics; 0: none are taken.
     """
     file = folder / PROBE
-    kept: Probe = json.loads(file.read_text()) if file.exists() else {}
+    kept: Probe = json.loads(file.read_text("utf-8")) if file.exists() else {}
     if kept and batches in (0, kept["batches"]):
         return kept
     found = {"batches": batches, **probe(inference.load(folder / "model"), data, seed, batches)}

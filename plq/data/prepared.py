@@ -14,7 +14,7 @@ from google.protobuf.json_format import ParseError
 from plq.data.images import Size, open_image, pixels, resize
 from plq.data.labels import require_labels
 from plq.errors import UserError, nearest
-from plq.scratch import user_path
+from plq.paths import path_of
 
 VERSION = re.compile(r"\d+\.\d+\.\d+$")
 CHUNK = 1000  # records read and decoded at a time
@@ -22,7 +22,7 @@ CHUNK = 1000  # records read and decoded at a time
 
 def data_directory(data_dir: str) -> Path:
     """``data_dir``, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return user_path(data_dir or os.environ.get("TFDS_DATA_DIR", "") or "~/tensorflow_datasets")
+    return path_of(data_dir or os.environ.get("TFDS_DATA_DIR", "") or "~/tensorflow_datasets")
 
 
 def open_set(name: str, data_dir: str) -> Any:

@@ -30,6 +30,7 @@ SETTINGS = {
     "jax_traceback_in_locations_limit": 0,  # no paths of source files beside every operation
     "jax_export_calling_convention_version": 10,  # JAX 0.10.0 reads 9 and 10
 }
+FUNCTION = "plq_logits"  # the name that a file gives to what is in it
 
 
 def serialized(runner: Runner) -> bytes:
@@ -41,6 +42,7 @@ def serialized(runner: Runner) -> bytes:
         kernels = {node.name: _kernel(runner, node, jnp.asarray(packed[node.name])) for node in products}
         return runner.logits({**runner.arrays, **kernels}, images)
 
+    logits.__name__ = FUNCTION
     (batch,) = jax.export.symbolic_shape("batch - 1")  # a variable is 1 or more, and a batch may be of 0 images
     images = jax.ShapeDtypeStruct((batch, *runner.graph.image_shape), np.uint8)
     with in_32_bits(), _settings():

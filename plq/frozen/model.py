@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from plq.data.fit import fit_batch, fit_image
+from plq.devices import devices
 from plq.errors import UserError
 from plq.frozen.file import Frozen, read
 from plq.frozen.run import Arrays, Runner, plan
@@ -86,7 +87,8 @@ def load(path: str | Path | Address) -> FrozenModel:
 
 
 def from_frozen(frozen: Frozen, source: str = "model") -> FrozenModel:
-    """The model of a file's content in hand. Raises UserError if it cannot be computed exactly."""
+    """The model of a file's content in hand. Raises UserError if it cannot be computed exactly, or not on a device."""
+    devices()
     try:
         return FrozenModel(frozen, plan(frozen.graph))
     except UserError as error:

@@ -10,7 +10,8 @@ import re
 from pathlib import Path, PurePosixPath
 
 from plq.errors import UserError
-from plq.scratch import cache_directory, user_path
+from plq.paths import path_of
+from plq.scratch import cache_directory
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}  # by scheme: the package that fsspec needs
 
@@ -38,11 +39,11 @@ class Address:
 def place(text: str) -> Path | Address:
     """What a person means by ``text``: a path, or an address if there is "://" in it.
 
-    Raises UserError for an address or a home folder that cannot be.
+    Raises UserError for an address or a path that cannot be.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return user_path(text)
+        return path_of(text)
     bucket, _, key = rest.strip("/").partition("/")
     names = key.split("/")
     if scheme not in PACKAGES:
