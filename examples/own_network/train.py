@@ -16,6 +16,7 @@ from plq.checkpoint.model_file import read_model, write_model
 from plq.data.digits import TRAIN_EXAMPLES, load_digits
 from plq.layers.convert import Rule, conversion_table, convert
 from plq.layers.scales import calibrate
+from plq.modes import in_32_bits
 from plq.prune import drop_ancillary
 from plq.train.factor import Factor
 
@@ -56,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
 
         gradients, statistics = jax.grad(loss_of, has_aux=True)(weights)
-        updates, moments = optimizer.update(gradients, moments, weights)
+        with in_32_bits():  # for Adam, which under JAX_ENABLE_X64 would compute in float64
+            updates, moments = optimizer.update(gradients, moments, weights)
         return optax.apply_updates(weights, updates), statistics, moments
 
     variables = jax.jit(convert(network, rules, 1.0).init)(jax.random.key(0, impl="rbg"), images[:1])
