@@ -10,7 +10,7 @@ from plq.errors import UserError, printable
 from plq.export.check import compare
 from plq.export.formats import FORMATS, Export, is_export
 from plq.export.source import Source, image_files, open_source, test_images
-from plq.output import replacing, require_file, writing
+from plq.output import make_folder_of, replacing, require_file, writing
 from plq.remote.address import named
 from plq.remote.opened import writing as sent
 from plq.report.table import human_bytes
@@ -66,6 +66,7 @@ def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray 
     """Write the file, run it, and keep it if it does what the model does. Returns lines about it."""
     options = {"fast": True} if given.fast else {}
     export = FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
+    make_folder_of(given.out)
     with writing(given.out, "--out"), replacing(given.out) as temporary:
         temporary.write_bytes(export.data)
         verdict = "not checked: no images"

@@ -24,7 +24,7 @@ from plq.frozen import container
 from plq.frozen.graph import Graph, parse_nodes
 from plq.frozen.nodes import Node, Product, Tensors
 from plq.frozen.pack import pack, unpack
-from plq.output import require_file, write_atomic
+from plq.output import make_folder_of, require_file, write_atomic
 
 FORMAT, VERSION = "plq", "1"
 FIELDS = {"graph": dict, "codes": dict, "class_names": list, "fit": str, "training": dict}
@@ -85,6 +85,7 @@ def write(path: Path, data: bytes) -> None:
     Raises UserError if something else is at ``path``, or it cannot be written.
     """
     require_file(path, {}, is_frozen, "a frozen model", "")
+    make_folder_of(path)
     write_atomic(path, data)
 
 
