@@ -1,0 +1,192 @@
+/* What all kernels share: the target, windows of an image, and lines of it ready to be multiplied.
+
+   A product (convolution or dense layer) is computed in bands of output rows. For each band, the rows of the input
+   that it needs are brought into "lines": padded on all sides, in the form that the kernel multiplies ("cells", one per
+   pixel). A window then is a few "segments", each contiguous in memory, at fixed distances from its first cell.
+
+   Float arithmetic is done in the order in which it is written, without contraction, so that results have the same bits
+   on every target: products and sums are never fused. */
+
+#if defined(__FAST_MATH__)
+#error "results would depend on the compiler: leave out -ffast-math"
+#endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16
+#error "float arithmetic in another precision: on x86 compile with -msse2 -mfpmath=sse"
+#endif
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "little-endian targets only"
+#endif
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#ifdef PLQ_FREESTANDING
+#pragma GCC optimize("no-tree-loop-distribute-patterns")
+#endif
+#endif
+
+#include <stddef.h>
+#include <stdint.h>
+#ifndef PLQ_FREESTANDING
+#include <string.h>
+#endif
+#if defined(PLQ_PORTABLE)
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define PLQ_AVX2 1
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#define PLQ_NEON 1
+#endif
+
+#if defined(__GNUC__)
+#define FN __attribute__((unused)) static
+#define INLINE __attribute__((unused, always_inline)) static inline
+#define ALIGNED __attribute__((aligned(64)))
+#else
+#define FN static
+#define INLINE static inline
+#define ALIGNED
+#endif
+
+#define PIXELS 4    /* windows that a kernel computes at once */
+#define FEATURES 16 /* a block of them: what weights are laid out for */
+
+/* The geometry of one product; sizes of memory in bytes. */
+struct window {
+    int height, width, channels;         /* of the input; channels that this product reads */
+    int pitch;                           /* bytes from one pixel of the input to the next */
+    int stride_h, stride_w, top, left;   /* strides; padding above and on the left */
+    int out_height, out_width, features; /* of the output; features in whole blocks */
+    int span;                            /* rows of the input that a row of the output needs */
+    int band;                            /* rows of the output that are computed at once */
+    int cell, cells;                     /* bytes per cell of a line; cells per line, padded */
+    int line;                            /* bytes per line */
+    int sums;                            /* where in a line the sums of each cell's channels begin; 0: nowhere */
+    int pad;                             /* the stored number that stands for zero */
+};
+
+/* The part of a window that one set of weights is multiplied with: `segments` of `length` units each, at `offsets`. */
+struct part {
+    int segments, length;
+    const int32_t *offsets;
+    int taps;             /* cells of the part, and where the sum of each one's channels lies, from the first one's */
+    const int32_t *sums;
+    int32_t step, shift;  /* integer = step * stored weight + shift */
+    int limit;            /* units that can be added before a narrow accumulator is full */
+};
+
+FN void copy_bytes(unsigned char *to, const unsigned char *from, size_t count)
+{
+#ifdef PLQ_FREESTANDING
+    for (size_t i = 0; i < count; i++)
+        to[i] = from[i];
+#else
+    memcpy(to, from, count);
+#endif
+}
+
+FN void fill_bytes(unsigned char *to, int value, size_t count)
+{
+#ifdef PLQ_FREESTANDING
+    for (size_t i = 0; i < count; i++)
+        to[i] = (unsigned char)value;
+#else
+    memset(to, value, count);
+#endif
+}
+
+/* One line from one row of the input; a row that is not there (NULL) is one of zeros. */
+typedef void pack(const struct window *w, const unsigned char *row, unsigned char *line, const void *how);
+
+/* The lines of the band of `count` output rows from row `first` on; those that the band before had are moved. */
+FN void gather(const struct window *w, pack *into, const void *how, const unsigned char *x, unsigned char *lines,
+               int first, int count)
+{
+    int kept = w->span > w->stride_h ? w->span - w->stride_h : 0;
+    int rows = (count - 1) * w->stride_h + w->span, row = 0;
+    if (first && kept) {
+        const unsigned char *old = lines + (size_t)w->band * (size_t)w->stride_h * (size_t)w->line;
+        for (; row < kept; row++)
+            copy_bytes(lines + (size_t)row * (size_t)w->line, old + (size_t)row * (size_t)w->line, (size_t)w->line);
+    }
+    for (; row < rows; row++) {
+        int y = first * w->stride_h - w->top + row;
+        const unsigned char *from = x + (size_t)(y < 0 ? 0 : y) * (size_t)w->width * (size_t)w->pitch;
+        into(w, y < 0 || y >= w->height ? NULL : from, lines + (size_t)row * (size_t)w->line, how);
+    }
+}
+
+/* The first cells of up to PIXELS windows from window `index` of a band on; if there are fewer, the last one again. */
+INLINE void first_cells(const struct window *w, const unsigned char *lines, int index, int count,
+                        const unsigned char *cells[PIXELS])
+{
+    for (int p = 0; p < PIXELS; p++) {
+        int i = index + p < count ? index + p : count - 1;
+        int y = i / w->out_width, x = i - y * w->out_width;
+        cells[p] = lines + (size_t)y * (size_t)w->stride_h * (size_t)w->line +
+                   (size_t)x * (size_t)w->stride_w * (size_t)w->cell;
+    }
+}
+
+/* The sum of the stored numbers under a part of a window, from the sums of each cell's channels. */
+INLINE int32_t sum_of_cells(const struct window *w, const struct part *part, const unsigned char *cell,
+                            const unsigned char *lines)
+{
+    size_t offset = (size_t)(cell - lines), row = offset / (size_t)w->line;
+    size_t column = (offset - row * (size_t)w->line) / (size_t)w->cell;
+    const unsigned char *sums = lines + row * (size_t)w->line + (size_t)w->sums + 4 * column;
+    int32_t total = 0;
+    for (int t = 0; t < part->taps; t++)
+        total += *(const int32_t *)(const void *)(sums + part->sums[t]);
+    return total;
+}
+
+FN void sum_channels(const struct window *w, const unsigned char *row, unsigned char *line)
+{
+    int32_t *sums = (int32_t *)(void *)(line + w->sums);
+    for (int x = 0; x < w->cells; x++) {
+        int from = x - w->left;
+        int32_t total = 0;
+        if (!row || from < 0 || from >= w->width) {
+            total = w->pad * w->channels;
+        } else {
+            const unsigned char *pixel = row + (size_t)from * (size_t)w->pitch;
+            for (int c = 0; c < w->channels; c++)
+                total += pixel[c];
+        }
+        sums[x] = total;
+    }
+}
+
+FN void add_bias(int32_t *sums, const int32_t *bias, int pixels, int features)
+{
+    for (int p = 0; p < pixels; p++, sums += features)
+        for (int f = 0; f < features; f++)
+            sums[f] += bias[f];
+}
+
+/* Float sums of several parts, each worth something else: totals = [totals +] sums * worth. */
+FN void weigh(float *totals, const int32_t *sums, const float *worth, int pixels, int features, int first)
+{
+    for (int p = 0; p < pixels; p++, totals += features, sums += features)
+        for (int f = 0; f < features; f++) {
+            float value = (float)sums[f] * worth[f];
+            totals[f] = first ? value : totals[f] + value;
+        }
+}
+
+/* To the nearest integer, ties to even; |x| below 2**22. */
+INLINE float half_even(float x)
+{
+    float big = x + 12582912.0f;
+    return big - 12582912.0f;
+}
+
+/* floor(x + 1/2); |x| below 2**22. */
+INLINE float half_up(float x)
+{
+    float moved = x + 0.5f;
+    float whole = (float)(int32_t)moved;
+    return whole - (whole > moved ? 1.0f : 0.0f);
+}
