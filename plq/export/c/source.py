@@ -43,7 +43,7 @@ class Source:
         self.flash = 0
         self._arrays: dict[str, str] = {}
         self._scratch: list[int] = []
-        self._used = {"real", "image"}
+        self._used = {"real", "image", "compare"}
         self._reals: dict[str, str] = {}
         self.ready = [ready(self.plan, s) if isinstance(s.node, Product) else None for s in self.plan.stages]
         calls = [self._stage(index, stage) for index, stage in enumerate(self.plan.stages)]
@@ -218,27 +218,34 @@ class Source:
         """A function that finds codes by comparing sums with steps."""
         steps, out = made.steps, self.plan.stores[made.stage.output]
         assert steps is not None
-        at = lambda name: f"({name} + first)" if more else name
+        sums = self.array(steps.sums, f"steps {index}")
+        flips = self.array(steps.flips, f"flips {index}") if steps.flips.any() else "NULL"
+        count, features, lowest = len(steps.sums), made.node.features, steps.lowest - out.base
+        if out.kind == BYTES and set(steps.rises) == {1}:
+            self.parts.append(structure("steps", f"s{index}", [str(count), str(features), sums, flips, str(lowest)]))
+            body = [f"    compare(&s{index}, x, y, pixels, {width}, {made.window.features}, {features}, "
+                    f"{'first' if more else 0});"]  # fmt: skip
+        else:
+            body = self._compared_unevenly(index, made, width, more)
         kind = TYPES[out.kind]
-        flip = ""
-        if steps.flips.any():
-            flip = f" ^ {at(self.array(steps.flips, f'flips {index}'))}[f]"
-        names = [at(self.array(sums, f"step {index} {place}")) for place, sums in enumerate(steps.sums)]
-        rises = [
-            f"(v >= {name}[f])" + (f" * {rise}" if rise != 1 else "")
-            for name, rise in zip(names, steps.rises, strict=True)
-        ]
-        lowest = [chain.c_integer(steps.lowest - out.base)] if steps.lowest != out.base else []
-        self.parts.append("\n".join([
-            f"FN void finish{index}(const int32_t *restrict x, {kind} *restrict y, int pixels{more})",
-            "{",
-            f"    for (int p = 0; p < pixels; p++, x += {made.window.features}, y += {made.node.features})",
+        head = f"FN void finish{index}(const int32_t *restrict x, {kind} *restrict y, int pixels{more})"
+        self.parts.append("\n".join([head, "{", *body, "}"]))
+
+    def _compared_unevenly(self, index: int, made: Ready, width: int, more: str) -> list[str]:
+        """The same where a step may rise by more than 1."""
+        steps, out = made.steps, self.plan.stores[made.stage.output]
+        assert steps is not None
+        features, first = made.node.features, " + first" if more else ""
+        sums, lowest = self._arrays[f"steps {index}"], chain.c_integer(steps.lowest - out.base)
+        flip = f" ^ {self._arrays[f'flips {index}']}[f{first}]" if steps.flips.any() else ""
+        rises = [f"(v >= {sums}[f + {place * features}{first}]) * {rise}" for place, rise in enumerate(steps.rises)]
+        return [
+            f"    for (int p = 0; p < pixels; p++, x += {made.window.features}, y += {features})",
             f"        for (int f = 0; f < {width}; f++) {{",
             f"            int32_t v = x[f]{flip};",
-            f"            y[f] = ({kind})({' + '.join([*lowest, *rises])});",
+            f"            y[f] = ({TYPES[out.kind]})({' + '.join([lowest, *rises])});",
             "        }",
-            "}",
-        ]))  # fmt: skip
+        ]
 
     def _driver(self, index: int, made: Ready, width: int) -> None:
         """The function that goes through the bands of a product."""
@@ -334,7 +341,7 @@ class Source:
 
     def _whole(self, calls: list[list[str]]) -> str:
         n = self.name
-        kernels = ["common", *(name for name in ("real", "image", "lut", "dot", "depthwise", "wide") if name in self._used)]
+        kernels = ["common", *(name for name in ("real", "image", "compare", "lut", "dot", "depthwise", "wide") if name in self._used)]
         body = []
         for index, (stage, call) in enumerate(zip(self.plan.stages, calls, strict=True)):
             result = self._argument(f"{stage.output}", index)

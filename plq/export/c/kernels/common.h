@@ -39,6 +39,13 @@
 #define PLQ_NEON 1
 #endif
 
+#if defined(__clang__)
+#define KERNEL __attribute__((unused, noinline)) static
+#elif defined(__GNUC__)
+#define KERNEL __attribute__((unused, noinline, noclone)) static /* one copy, not one per layer */
+#else
+#define KERNEL static
+#endif
 #if defined(__GNUC__)
 #define FN __attribute__((unused)) static
 #define INLINE __attribute__((unused, always_inline)) static inline
@@ -117,25 +124,36 @@ FN void gather(const struct window *w, pack *into, const void *how, const unsign
     }
 }
 
-/* The first cells of up to PIXELS windows from window `index` of a band on; if there are fewer, the last one again. */
-INLINE void first_cells(const struct window *w, const unsigned char *lines, int index, int count,
-                        const unsigned char *cells[PIXELS])
+/* Up to PIXELS windows of a band, one after the other: their first cells, and where the sums of these lie. If there are
+   fewer, the last one stands again. */
+struct tile {
+    int x, y, windows; /* where the next one is; how many there are */
+    const unsigned char *cells[PIXELS], *sums[PIXELS];
+};
+
+INLINE void next_tile(const struct window *w, const unsigned char *lines, int left, struct tile *t)
 {
+    t->windows = left < PIXELS ? left : PIXELS;
     for (int p = 0; p < PIXELS; p++) {
-        int i = index + p < count ? index + p : count - 1;
-        int y = i / w->out_width, x = i - y * w->out_width;
-        cells[p] = lines + (size_t)y * (size_t)w->stride_h * (size_t)w->line +
-                   (size_t)x * (size_t)w->stride_w * (size_t)w->cell;
+        if (p < t->windows) {
+            const unsigned char *line = lines + (size_t)t->y * (size_t)w->stride_h * (size_t)w->line;
+            size_t column = (size_t)t->x * (size_t)w->stride_w;
+            t->cells[p] = line + column * (size_t)w->cell;
+            t->sums[p] = line + (size_t)w->sums + 4 * column;
+            if (++t->x == w->out_width) {
+                t->x = 0;
+                t->y++;
+            }
+        } else {
+            t->cells[p] = t->cells[t->windows - 1];
+            t->sums[p] = t->sums[t->windows - 1];
+        }
     }
 }
 
 /* The sum of the stored numbers under a part of a window, from the sums of each cell's channels. */
-INLINE int32_t sum_of_cells(const struct window *w, const struct part *part, const unsigned char *cell,
-                            const unsigned char *lines)
+INLINE int32_t sum_of_cells(const struct part *part, const unsigned char *sums)
 {
-    size_t offset = (size_t)(cell - lines), row = offset / (size_t)w->line;
-    size_t column = (offset - row * (size_t)w->line) / (size_t)w->cell;
-    const unsigned char *sums = lines + row * (size_t)w->line + (size_t)w->sums + 4 * column;
     int32_t total = 0;
     for (int t = 0; t < part->taps; t++)
         total += *(const int32_t *)(const void *)(sums + part->sums[t]);

@@ -21,7 +21,7 @@ FN void depthwise_pack(const struct window *w, const unsigned char *row, unsigne
 }
 
 /* Integer sums [window][features] of a band of windows. */
-FN void depthwise_band(const struct window *w, const struct part *part, const unsigned char *lines, int rows,
+KERNEL void depthwise_band(const struct window *w, const struct part *part, const unsigned char *lines, int rows,
                        const int16_t *weights, int32_t *sums)
 {
     for (int y = 0; y < rows; y++)

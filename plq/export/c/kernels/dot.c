@@ -53,6 +53,22 @@ INLINE __m256i four_of(const unsigned char *x)
     return _mm256_set1_epi32(four);
 }
 
+/* Pairs of products of `length` fours of channels, added in 16 bits. */
+INLINE const int8_t *dot_run(int pixels, const unsigned char *const *x, size_t offset, int length,
+                             const int8_t *weights, __m256i acc[PIXELS][2])
+{
+    for (int q = 0; q < length; q++, offset += 4, weights += 64) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)weights);
+        __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(weights + 32));
+        for (int p = 0; p < pixels; p++) {
+            __m256i four = four_of(x[p] + offset);
+            acc[p][0] = _mm256_add_epi16(acc[p][0], _mm256_maddubs_epi16(four, a));
+            acc[p][1] = _mm256_add_epi16(acc[p][1], _mm256_maddubs_epi16(four, b));
+        }
+    }
+    return weights;
+}
+
 /* In 16 bits, `limit` times. */
 INLINE void dot_narrow(int pixels, const struct part *part, const unsigned char *const *x, const int8_t *weights,
                        int32_t *const *sums)
@@ -67,15 +83,8 @@ INLINE void dot_narrow(int pixels, const struct part *part, const unsigned char 
             int now = left < part->limit - full ? left : part->limit - full;
             left -= now;
             full += now;
-            for (; now; now--, offset += 4, weights += 64) {
-                __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)weights);
-                __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(weights + 32));
-                for (int p = 0; p < pixels; p++) {
-                    __m256i four = four_of(x[p] + offset);
-                    acc[p][0] = _mm256_add_epi16(acc[p][0], _mm256_maddubs_epi16(four, a));
-                    acc[p][1] = _mm256_add_epi16(acc[p][1], _mm256_maddubs_epi16(four, b));
-                }
-            }
+            weights = dot_run(pixels, x, offset, now, weights, acc);
+            offset += 4 * (size_t)now;
             if (full < part->limit && (left || s + 1 < part->segments))
                 continue;
             for (int p = 0; p < pixels; p++)
@@ -190,29 +199,29 @@ INLINE void dot_tile(int pixels, const struct part *part, const unsigned char *c
 #endif
 
 /* Integer sums [window][features] of a band of windows. */
-FN void dot_band(const struct window *w, const struct part *part, const unsigned char *lines, int rows,
+KERNEL void dot_band(const struct window *w, const struct part *part, const unsigned char *lines, int rows,
                  const uint8_t *weights, int32_t *sums)
 {
     int count = rows * w->out_width;
     size_t block = 64 * (size_t)part->segments * (size_t)part->length;
+    struct tile t = {0};
     for (int i = 0; i < count; i += PIXELS) {
-        const unsigned char *cells[PIXELS];
-        int32_t *to[PIXELS], spare = count - i < PIXELS ? count - i : PIXELS;
-        first_cells(w, lines, i, count, cells);
+        int32_t *to[PIXELS];
+        next_tile(w, lines, count - i, &t);
         for (int p = 0; p < PIXELS; p++)
-            to[p] = sums + (size_t)(i + (p < spare ? p : spare - 1)) * (size_t)w->features;
+            to[p] = sums + (size_t)(i + (p < t.windows ? p : t.windows - 1)) * (size_t)w->features;
         for (int f = 0; f < w->features; f += FEATURES) {
             const int8_t *at = (const int8_t *)weights + block * (size_t)(f / FEATURES);
-            if (spare == 1)
-                dot_tile(1, part, cells, at, to);
+            if (t.windows == 1)
+                dot_tile(1, part, t.cells, at, to);
             else
-                dot_tile(PIXELS, part, cells, at, to);
+                dot_tile(PIXELS, part, t.cells, at, to);
             for (int p = 0; p < PIXELS; p++)
                 to[p] += FEATURES;
         }
-        for (int p = 0; part->shift && p < spare; p++) {
+        for (int p = 0; part->shift && p < t.windows; p++) {
             int32_t *sum = sums + (size_t)(i + p) * (size_t)w->features;
-            int32_t all = part->shift * sum_of_cells(w, part, cells[p], lines);
+            int32_t all = part->shift * sum_of_cells(part, t.sums[p]);
             for (int f = 0; f < w->features; f++)
                 sum[f] = part->step * sum[f] + all;
         }

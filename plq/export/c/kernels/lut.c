@@ -65,19 +65,17 @@ FN void lut_pack(const struct window *w, const unsigned char *row, unsigned char
 }
 
 #if defined(PLQ_AVX2)
-/* Two features' worth of 16-bit sums per lane: whole = low + 256 * high (mod 2**16), high apart. */
-INLINE void lut_store(__m256i whole, __m256i high, int32_t *to, int times, int add)
+/* step * sum + all, of sums whose 16-bit lanes are whole = low + 256 * high (mod 2**16), and high apart. */
+INLINE void lut_store(__m256i whole, __m256i high, __m256i step, __m256i all, int32_t *to, int add)
 {
     __m256i low = _mm256_sub_epi16(whole, _mm256_slli_epi16(high, 8));
     __m128i even = _mm_add_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
     __m128i odd = _mm_add_epi16(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
-    __m256i a = _mm256_slli_epi32(_mm256_cvtepu16_epi32(even), times);
-    __m256i b = _mm256_slli_epi32(_mm256_cvtepu16_epi32(odd), times);
     __m256i *at = (__m256i *)(void *)to;
-    if (add) {
-        a = _mm256_add_epi32(a, _mm256_loadu_si256(at));
-        b = _mm256_add_epi32(b, _mm256_loadu_si256(at + 1));
-    }
+    __m256i a = _mm256_mullo_epi32(_mm256_cvtepu16_epi32(even), step);
+    __m256i b = _mm256_mullo_epi32(_mm256_cvtepu16_epi32(odd), step);
+    a = _mm256_add_epi32(a, add ? _mm256_loadu_si256(at) : all);
+    b = _mm256_add_epi32(b, add ? _mm256_loadu_si256(at + 1) : all);
     _mm256_storeu_si256(at, a);
     _mm256_storeu_si256(at + 1, b);
 }
@@ -88,28 +86,30 @@ INLINE const uint8_t *lut_run(int pixels, int halves, const unsigned char *const
 {
     const __m256i nibble = _mm256_set1_epi8(15);
     for (int g = 0; g < length; g++, offset += 64, weights += 32 * halves) {
-        __m256i w[2], v[2];
+        __m256i both[2], w[2];
         for (int h = 0; h < halves; h++) {
-            __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(weights + 32 * h));
-            w[h] = _mm256_and_si256(both, nibble);
-            v[h] = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+            both[h] = _mm256_loadu_si256((const __m256i *)(const void *)(weights + 32 * h));
+            w[h] = _mm256_and_si256(both[h], nibble);
         }
         for (int p = 0; p < pixels; p++) {
             __m256i table = _mm256_loadu_si256((const __m256i *)(const void *)(x[p] + offset));
             for (int h = 0; h < halves; h++)
                 acc[p][h] = _mm256_add_epi8(acc[p][h], _mm256_shuffle_epi8(table, w[h]));
         }
+        for (int h = 0; h < halves; h++)
+            w[h] = _mm256_and_si256(_mm256_srli_epi16(both[h], 4), nibble);
         for (int p = 0; p < pixels; p++) {
             __m256i table = _mm256_loadu_si256((const __m256i *)(const void *)(x[p] + offset + 32));
             for (int h = 0; h < halves; h++)
-                acc[p][h] = _mm256_add_epi8(acc[p][h], _mm256_shuffle_epi8(table, v[h]));
+                acc[p][h] = _mm256_add_epi8(acc[p][h], _mm256_shuffle_epi8(table, w[h]));
         }
     }
     return weights;
 }
 
 INLINE const uint8_t *lut_tile(int pixels, int halves, int planes, const struct part *part,
-                               const unsigned char *const *x, const uint8_t *weights, int32_t *const *sums)
+                               const unsigned char *const *x, const int32_t *all, const uint8_t *weights,
+                               int32_t *const *sums)
 {
     __m256i whole[PIXELS][2], high[PIXELS][2], acc[PIXELS][2];
     int full = 0, limit = part->limit; /* fours of tables: two lookups each */
@@ -137,13 +137,15 @@ INLINE const uint8_t *lut_tile(int pixels, int halves, int planes, const struct 
     }
     for (int p = 0; p < pixels; p++)
         for (int h = 0; h < halves; h++)
-            lut_store(whole[p][h], high[p][h], sums[p] + (planes ? 0 : FEATURES * h), planes ? h : 0, planes && h);
+            lut_store(whole[p][h], high[p][h], _mm256_set1_epi32(part->step << (planes ? h : 0)),
+                      _mm256_set1_epi32(all[p]), sums[p] + (planes ? 0 : FEATURES * h), planes && h);
     return weights;
 }
 
 #elif defined(PLQ_NEON)
 INLINE const uint8_t *lut_tile(int pixels, int halves, int planes, const struct part *part,
-                               const unsigned char *const *x, const uint8_t *weights, int32_t *const *sums)
+                               const unsigned char *const *x, const int32_t *all, const uint8_t *weights,
+                               int32_t *const *sums)
 {
     uint16x8_t low[PIXELS][2], high[PIXELS][2];
     uint8x16_t acc[PIXELS][2];
@@ -195,7 +197,7 @@ INLINE const uint8_t *lut_tile(int pixels, int halves, int planes, const struct 
             vst1q_u16(part16, low[p][h]);
             vst1q_u16(part16 + 8, high[p][h]);
             for (int f = 0; f < FEATURES; f++)
-                to[f] = planes && h ? to[f] + 2 * (int32_t)part16[f] : (int32_t)part16[f];
+                to[f] = (part->step << (planes ? h : 0)) * (int32_t)part16[f] + (planes && h ? to[f] : all[p]);
         }
     return weights;
 }
@@ -203,7 +205,8 @@ INLINE const uint8_t *lut_tile(int pixels, int halves, int planes, const struct 
 #else
 /* One feature after the other, with the same tables and the same weights. */
 INLINE const uint8_t *lut_tile(int pixels, int halves, int planes, const struct part *part,
-                               const unsigned char *const *x, const uint8_t *weights, int32_t *const *sums)
+                               const unsigned char *const *x, const int32_t *all, const uint8_t *weights,
+                               int32_t *const *sums)
 {
     for (int p = 0; p < pixels; p++)
         for (int h = 0; h < halves; h++)
@@ -215,42 +218,40 @@ INLINE const uint8_t *lut_tile(int pixels, int halves, int planes, const struct 
                     for (int g = 0; g < part->length; g++, t += 64, w += 32 * halves)
                         total += t[w[0] & 15] + t[16 + (w[16] & 15)] + t[32 + (w[0] >> 4)] + t[48 + (w[16] >> 4)];
                 }
-                *to = planes && h ? *to + 2 * total : total;
+                *to = (part->step << (planes ? h : 0)) * total + (planes && h ? *to : all[p]);
             }
     return weights + 32 * (size_t)halves * (size_t)part->segments * (size_t)part->length;
 }
 #endif
 
 /* Integer sums [window][features] of a band of windows. `planes`: weights have two bits. */
-FN void lut_band(const struct window *w, const struct part *part, int planes, const unsigned char *lines, int rows,
+KERNEL void lut_band(const struct window *w, const struct part *part, int planes, const unsigned char *lines, int rows,
                  const uint8_t *weights, int32_t *sums)
 {
     int count = rows * w->out_width;
     int pair = planes ? FEATURES : 2 * FEATURES;
+    struct tile t = {0};
     for (int i = 0; i < count; i += PIXELS) {
-        const unsigned char *cells[PIXELS];
-        int32_t *to[PIXELS], spare = count - i < PIXELS ? count - i : PIXELS;
+        int32_t *to[PIXELS], all[PIXELS];
         const uint8_t *at = weights;
-        int one = spare == 1;
-        first_cells(w, lines, i, count, cells);
-        for (int p = 0; p < PIXELS; p++)
-            to[p] = sums + (size_t)(i + (p < spare ? p : spare - 1)) * (size_t)w->features;
+        next_tile(w, lines, count - i, &t);
+        for (int p = 0; p < PIXELS; p++) {
+            to[p] = sums + (size_t)(i + (p < t.windows ? p : t.windows - 1)) * (size_t)w->features;
+            all[p] = part->shift ? part->shift * sum_of_cells(part, t.sums[p]) : 0;
+        }
         for (int f = 0; f < w->features; f += pair) {
-            int halves = planes || w->features - f > FEATURES ? 2 : 1;
+            int two = w->features - f > FEATURES;
             if (planes)
-                at = one ? lut_tile(1, 2, 1, part, cells, at, to) : lut_tile(PIXELS, 2, 1, part, cells, at, to);
-            else if (halves == 2)
-                at = one ? lut_tile(1, 2, 0, part, cells, at, to) : lut_tile(PIXELS, 2, 0, part, cells, at, to);
+                at = t.windows == 1 ? lut_tile(1, 2, 1, part, t.cells, all, at, to)
+                                    : lut_tile(PIXELS, 2, 1, part, t.cells, all, at, to);
+            else if (two)
+                at = t.windows == 1 ? lut_tile(1, 2, 0, part, t.cells, all, at, to)
+                                    : lut_tile(PIXELS, 2, 0, part, t.cells, all, at, to);
             else
-                at = one ? lut_tile(1, 1, 0, part, cells, at, to) : lut_tile(PIXELS, 1, 0, part, cells, at, to);
+                at = t.windows == 1 ? lut_tile(1, 1, 0, part, t.cells, all, at, to)
+                                    : lut_tile(PIXELS, 1, 0, part, t.cells, all, at, to);
             for (int p = 0; p < PIXELS; p++)
                 to[p] += pair;
-        }
-        for (int p = 0; p < spare; p++) {
-            int32_t *sum = sums + (size_t)(i + p) * (size_t)w->features;
-            int32_t all = part->shift ? part->shift * sum_of_cells(w, part, cells[p], lines) : 0;
-            for (int f = 0; f < w->features; f++)
-                sum[f] = part->step * sum[f] + all;
         }
     }
 }

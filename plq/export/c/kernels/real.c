@@ -102,24 +102,23 @@ INLINE void real_tile(int pixels, const struct part *part, const unsigned char *
 #endif
 
 /* Float sums [window][features] of a band of windows. */
-FN void real_band(const struct window *w, const struct part *part, const unsigned char *lines, int rows,
+KERNEL void real_band(const struct window *w, const struct part *part, const unsigned char *lines, int rows,
                   const float *weights, float *sums)
 {
     int count = rows * w->out_width;
     size_t block = FEATURES * (size_t)part->segments * (size_t)part->length;
+    struct tile t = {0};
     for (int i = 0; i < count; i += PIXELS) {
-        const unsigned char *cells[PIXELS];
         float *to[PIXELS];
-        int spare = count - i < PIXELS ? count - i : PIXELS;
-        first_cells(w, lines, i, count, cells);
+        next_tile(w, lines, count - i, &t);
         for (int p = 0; p < PIXELS; p++)
-            to[p] = sums + (size_t)(i + (p < spare ? p : spare - 1)) * (size_t)w->features;
+            to[p] = sums + (size_t)(i + (p < t.windows ? p : t.windows - 1)) * (size_t)w->features;
         for (int f = 0; f < w->features; f += FEATURES) {
             const float *at = weights + block * (size_t)(f / FEATURES);
-            if (spare == 1)
-                real_tile(1, part, cells, at, to);
+            if (t.windows == 1)
+                real_tile(1, part, t.cells, at, to);
             else
-                real_tile(PIXELS, part, cells, at, to);
+                real_tile(PIXELS, part, t.cells, at, to);
             for (int p = 0; p < PIXELS; p++)
                 to[p] += FEATURES;
         }

@@ -14,7 +14,7 @@ FN void wide_pack(const struct window *w, const unsigned char *row, unsigned cha
 }
 
 /* Integer sums [window][features] of a band of windows. */
-FN void wide_band(const struct window *w, const struct part *part, const unsigned char *lines, int rows,
+KERNEL void wide_band(const struct window *w, const struct part *part, const unsigned char *lines, int rows,
                   const int32_t *weights, int32_t *sums)
 {
     for (int y = 0; y < rows; y++)
