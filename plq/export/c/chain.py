@@ -26,16 +26,13 @@ NONLINEARITY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 C_NONLINEARITY: dict[str, list[str]] = {
     "identity": [],
-    "relu": ["v = v > 0.0f ? v : 0.0f;"],
-    "clip": ["v = v > 0.0f ? v : 0.0f;", "v = v < 1.0f ? v : 1.0f;"],
-    "abs": ["v = v < 0.0f ? -v : v;"],
-    "abs_clip": ["v = v < 0.0f ? -v : v;", "v = v < 1.0f ? v : 1.0f;"],
+    "relu": ["v = @max(v, @all(0.0f));"],
+    "clip": ["v = @max(v, @all(0.0f));", "v = @min(v, @all(1.0f));"],
+    "abs": ["v = @abs(v);"],
+    "abs_clip": ["v = @abs(v);", "v = @min(v, @all(1.0f));"],
     "hard_swish": [
-        "gate = v + 3.0f;",
-        "gate = gate > 0.0f ? gate : 0.0f;",
-        "gate = gate < 6.0f ? gate : 6.0f;",
-        f"gate = gate * {float(SIXTH).hex()}f;",
-        "v = v * gate;",
+        "gate = @min(@max(@add(v, @all(3.0f)), @all(0.0f)), @all(6.0f));",
+        f"v = @mul(v, @mul(gate, @all({float(SIXTH).hex()}f)));",
     ],
 }
 
@@ -71,45 +68,45 @@ def activate(node: Activation, y: np.ndarray) -> np.ndarray:
 
 
 def c_steps(steps: tuple[Step, ...], name: Callable[[str], str], other: Callable[[str], str], out: Store) -> list[str]:
-    """Lines that take ``v`` from the first number to ``y[f]``.
+    """Lines that take ``v`` from the first numbers to ``y + f``; each "@" stands for v_ or s_ of vector.h.
 
     Args:
-        name: the C name of a tensor. other: an expression for the number of another value at [f].
+        name: the C name of a tensor. other: an expression for the numbers of another value at f.
     """
     lines: list[str] = []
     for step in steps:
         node = step.node
         if isinstance(node, Affine):
-            lines += [f"v = v * {name(node.tensor('scale'))}[f];", f"v = v + {name(node.tensor('shift'))}[f];"]
+            scale, shift = (name(node.tensor(role)) for role in ("scale", "shift"))
+            lines += [f"v = @mul(v, @load({scale} + f));", f"v = @add(v, @load({shift} + f));"]
         elif isinstance(node, Activation):
             lines += C_NONLINEARITY[node.nonlinearity]
             if node.grid is not None:
                 return lines + _c_rounding(node, out)
         else:
-            lines.append(f"v = v + {other(step.other)};")
-    return [*lines, "y[f] = v;"]
+            lines.append(f"v = @add(v, {other(step.other)});")
+    return [*lines, "@to_reals(y + f, v);"]
 
 
 def _c_rounding(node: Activation, out: Store) -> list[str]:
-    grid, lines = node.grid, []
+    grid, lines = node.grid, list[str]()
     assert grid is not None
     if node.divisor != 1:
-        lines.append(f"v = v / {c_float(node.divisor)};")
+        lines.append(f"v = @div(v, @all({c_float(node.divisor)}));")
     if node.factor != 1:
-        lines.append(f"v = v * {c_float(node.factor)};")
+        lines.append(f"v = @mul(v, @all({c_float(node.factor)}));")
+    store = f"@to_bytes(y + f, v, {out.base});" if out.kind == BYTES else "@to_integers(y + f, v);"
     low, high = int(grid.integers[0]), int(grid.integers[-1])
-    kind = "uint8_t" if out.kind == BYTES else "int32_t"
     if grid.levels is None:
-        lines += [f"v = v > {c_float(low)} ? v : {c_float(low)};", f"v = v < {c_float(high)} ? v : {c_float(high)};"]
-        base = f" - {c_integer(out.base)}" if out.base else ""
-        return [*lines, f"y[f] = ({kind})((int32_t){node.rounding}(v){base});"]
+        lines += [f"v = @max(v, @all({c_float(low)}));", f"v = @min(v, @all({c_float(high)}));"]
+        return [*lines, f"v = @{node.rounding}(v);", store]
     if grid.offset:
-        lines.append(f"v = v + {c_float(grid.offset)};")
-    rises = [
-        f"(v >= {c_float((below + above) / 2)} ? {above - below} : 0)"
-        for below, above in itertools.pairwise(grid.integers.tolist())
-    ]
-    return [*lines, f"y[f] = ({kind})({' + '.join([c_integer(low - out.base), *rises])});"]
+        lines.append(f"v = @add(v, @all({c_float(grid.offset)}));")
+    lines.append(f"level = @all({c_float(low)});")
+    for below, above in itertools.pairwise(grid.integers.tolist()):
+        numbers = (c_float((below + above) / 2), c_float(above - below))
+        lines.append(f"level = @add(level, @reached(v, {', '.join(f'@all({number})' for number in numbers)}));")
+    return [*lines, store.replace(", v", ", level")]
 
 
 def c_float(value: float) -> str:

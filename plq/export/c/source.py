@@ -66,30 +66,33 @@ class Source:
         return self.array(self.graph.tensors[name], f"tensor {name}")
 
     def element(self, store: Store, x: str) -> str:
-        """The real number that stands at [f] of a value."""
+        """The real numbers that stand at f of a value; "@" as in `chain.c_steps`."""
         if store.kind == REALS:
-            return f"{x}[f]"
+            return f"@load({x} + f)"
         if store.kind == PIXELS:
-            mean, std = self.normalization()
-            return f"((float){x}[f] - {mean}[f]) / {std}[f]"
-        base = f"{x}[f] + {chain.c_integer(store.base)}" if store.base else f"{x}[f]"
-        return f"(float)({base}) * {chain.c_float(store.scale)}"
+            channels = self.graph.image_shape[2]
+            mean, std = (self.array(np.broadcast_to(both, (channels,)), role) for both, role in self._normalization())
+            return f"@div(@add(@from_bytes({x} + f, 0), @load({mean} + f)), @load({std} + f))"
+        numbers = f"@from_bytes({x} + f, {store.base})" if store.kind == BYTES else f"@from_integers({x} + f)"
+        return f"@mul({numbers}, @all({chain.c_float(store.scale)}))"
 
-    def normalization(self) -> tuple[str, str]:
-        """The names of mean and standard deviation, one number per channel."""
-        node, channels = self.graph.nodes[0], self.graph.image_shape[2]
+    def _normalization(self) -> list[tuple[np.ndarray, str]]:
+        """What is added to pixels, and what they are divided by then."""
+        node = self.graph.nodes[0]
         assert isinstance(node, Normalize)
-        both = (np.broadcast_to(np.array(values, np.float32), (channels,)) for values in (node.mean, node.std))
-        mean, std = (self.array(values, role) for values, role in zip(both, ("mean", "std"), strict=True))
-        return mean, std
+        return [(-np.array(node.mean, np.float32), "minus mean"), (np.array(node.std, np.float32), "std")]
 
     def reals(self, name: str) -> str:
         """The `struct reals` that tells how a value is read."""
         if name not in self._reals:
             store = self.plan.stores[name]
-            mean, std = self.normalization() if store.kind == PIXELS else ("NULL", "NULL")
+            table, shared = "NULL", 0
+            if store.kind == PIXELS:
+                (minus, _), (std, _) = self._normalization()
+                normalized = (np.arange(256, dtype=np.float32)[:, None] + minus) / std
+                table, shared = self.array(normalized.T, "normalized"), int(normalized.shape[1] == 1)
             self._reals[name] = f"r{len(self._reals)}"
-            fields = [str(KINDS[store.kind]), str(store.base), chain.c_float(store.scale), mean, std]
+            fields = [str(KINDS[store.kind]), str(store.base), str(shared), chain.c_float(store.scale), table]
             self.parts.append(structure("reals", self._reals[name], fields))
         return self._reals[name]
 
@@ -129,7 +132,7 @@ class Source:
         given, channels = self.plan.stores[stage.input], self.plan.stores[stage.output].shape[-1]
         pixels = int(np.prod(self.plan.stores[stage.output].shape[:-1]))
         first = self.element(given, "x")
-        self._finish(index, stage, TYPES[given.kind], [f"float v = {first};"], channels, channels, channels)
+        self._finish(index, stage, TYPES[given.kind], [f"@real v = {first};"], channels, channels, channels)
         arguments = [f"{{{stage.input}|const {TYPES[given.kind]}}}", f"{{{stage.output}|{self._type(stage.output)}}}"]
         return [f"finish{index}({', '.join([*arguments, str(pixels), *self._other_arguments(stage)])});"]
 
@@ -150,7 +153,6 @@ class Source:
         """
         out, others = self.plan.stores[stage.output], self._others(stage)
         places = {name: f"o{place}" for place, name in enumerate(others)}
-        swish = any(isinstance(s.node, Activation) and s.node.nonlinearity == "hard_swish" for s in stage.steps)
         name = (lambda tensor: f"({self.tensor(tensor)} + first)") if more else self.tensor
         lines = chain.c_steps(
             stage.steps, name, lambda other: self.element(self.plan.stores[other], places[other]), out
@@ -158,15 +160,14 @@ class Source:
         parameters = [f"const {kind} *restrict x", f"{TYPES[out.kind]} *restrict y", "int pixels"]
         parameters += [f"const {self._type(other)} *{places[other]}" for other in others]
         moves = [f"x += {pitch}", f"y += {step}", *(f"{place} += {step}" for place in places.values())]
-        self.parts.append("\n".join([
-            f"FN void finish{index}({', '.join(parameters)}{more})",
-            "{",
-            f"    for (int p = 0; p < pixels; p++, {', '.join(moves)})",
-            f"        for (int f = 0; f < {width}; f++) {{",
-            *(f"            {line}" for line in [*first, *(["float gate;"] if swish else []), *lines]),
-            "        }",
-            "}",
-        ]))  # fmt: skip
+        lines = [*first, *(f"@real {name};" for name in ("gate", "level") if f"{name} = " in " ".join(lines)), *lines]
+        loops = [("v_", "for (; f + LANES <= WIDTH; f += LANES)")] + [("s_", "for (; f < WIDTH; f++)")] * (width % 8 > 0)
+        body = [f"    for (int p = 0; p < pixels; p++, {', '.join(moves)}) {{", "        int f = 0;"]
+        for prefix, loop in loops:
+            body.append(f"        {loop.replace('WIDTH', str(width))} {{")
+            body += [*(f"            {line.replace('@', prefix)}" for line in lines), "        }"]
+        head = f"FN void finish{index}({', '.join(parameters)}{more})"
+        self.parts.append("\n".join([head, "{", *body, "    }", "}"]))
 
     def _product(self, index: int, made: Ready) -> list[str]:
         stage, window, family = made.stage, made.window, made.coding.family
@@ -206,12 +207,12 @@ class Source:
         if made.steps is not None:
             self._compared(index, made, width, more)
             return
-        kind, first = "float", ["float v = x[f];"]
+        kind, first = "float", ["@real v = @load(x + f);"]
         if len(made.worths) == 1:
             worth = self.array(made.worths[0], f"worth {index}")
-            kind, first = "int32_t", [f"float v = (float)x[f] * {at(worth)}[f];"]
+            kind, first = "int32_t", [f"@real v = @mul(@from_integers(x + f), @load({at(worth)} + f));"]
             if made.offset is not None:
-                first.append(f"v = v + {at(self.array(made.offset, f'offset {index}'))}[f];")
+                first.append(f"v = @add(v, @load({at(self.array(made.offset, f'offset {index}'))} + f));")
         self._finish(index, stage, kind, first, width, window.features, made.node.features, more)
 
     def _compared(self, index: int, made: Ready, width: int, more: str) -> None:
@@ -341,7 +342,7 @@ class Source:
 
     def _whole(self, calls: list[list[str]]) -> str:
         n = self.name
-        kernels = ["common", *(name for name in ("real", "image", "compare", "lut", "dot", "depthwise", "wide") if name in self._used)]
+        kernels = ["common.h", "vector.h", *(f"{name}.c" for name in ("real", "image", "compare", "lut", "dot", "depthwise", "wide") if name in self._used)]
         body = []
         for index, (stage, call) in enumerate(zip(self.plan.stages, calls, strict=True)):
             result = self._argument(f"{stage.output}", index)
@@ -364,8 +365,7 @@ class Source:
 
 def kernel(name: str) -> str:
     """The text of one of the kernels."""
-    file = f"{name}.h" if name == "common" else f"{name}.c"
-    return (resources.files("plq.export.c") / "kernels" / file).read_text().strip()
+    return (resources.files("plq.export.c") / "kernels" / name).read_text().strip()
 
 
 BATCH = """#ifdef _OPENMP

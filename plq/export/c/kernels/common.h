@@ -193,18 +193,3 @@ FN void weigh(float *totals, const int32_t *sums, const float *worth, int pixels
             totals[f] = first ? value : totals[f] + value;
         }
 }
-
-/* To the nearest integer, ties to even; |x| below 2**22. */
-INLINE float half_even(float x)
-{
-    float big = x + 12582912.0f;
-    return big - 12582912.0f;
-}
-
-/* floor(x + 1/2); |x| below 2**22. */
-INLINE float half_up(float x)
-{
-    float moved = x + 0.5f;
-    float whole = (float)(int32_t)moved;
-    return whole - (whole > moved ? 1.0f : 0.0f);
-}

@@ -2,12 +2,12 @@
 
    Weights: for each block of 16 features and each segment, [channel][feature]. */
 
-/* Where float numbers come from. `kind`: 0: float32; 1: uint8, less `base`; 4: int32; and times `scale`; 2: pixels,
-   less `mean` and divided by `std`, of each channel. */
+/* Where float numbers come from. `kind`: 0: float32; 1: uint8, of which `base` must be added; 4: int32; and times
+   `scale`; 2: pixels, whose normalized values stand in `table`, 256 for each channel or (`shared`) for all. */
 struct reals {
-    int kind, base;
+    int kind, base, shared;
     float scale;
-    const float *mean, *std;
+    const float *table;
 };
 
 INLINE float real_at(const struct reals *r, const unsigned char *x, int c)
@@ -18,7 +18,7 @@ INLINE float real_at(const struct reals *r, const unsigned char *x, int c)
         return (float)((int32_t)x[c] + r->base) * r->scale;
     if (r->kind == 4)
         return (float)((const int32_t *)(const void *)x)[c] * r->scale;
-    return ((float)x[c] - r->mean[c]) / r->std[c];
+    return r->table[(r->shared ? 0 : 256 * c) + x[c]];
 }
 
 FN void real_pack(const struct window *w, const unsigned char *row, unsigned char *line, const void *how)
