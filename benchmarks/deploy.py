@@ -1,7 +1,8 @@
 """Latency of a few-bit network where it is served, against the same network in float, in one run.
 
     python benchmarks/deploy.py --threads 1 [--network svhn] [--width 1.0] [--weights dorefa] [--weight_bits 1]
-        [--activations clip] [--activation_bits 2] [--first_bits 32] [--last_bits 32] [--size 40] [--batches 1 64] [--repeats 9] [--fast]
+        [--activations clip] [--activation_bits 2] [--first_bits 32] [--last_bits 32] [--size 40] [--batches 1 64]
+        [--repeats 9] [--fast]
 
 From uint8 pixels to logits, weights as initialized; time depends on them by one thing alone, in which layers a step
 would be misplaced. Both ONNX files are made by `plq.export`, the float one from the network without quantization. All

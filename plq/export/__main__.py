@@ -4,6 +4,7 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +20,16 @@ from plq.report.table import human_bytes
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments. Raises UserError for whatever is wrong with them."""
-    parser = arguments("plq.export", "Write a model as ONNX, QONNX or StableHLO, and check the file by running it.")
+    parser = arguments("plq.export", "Write a model as ONNX, QONNX, StableHLO or C, and check the file by running it.")
     parser.add_argument("--format", required=True, choices=list(FORMATS))
     parser.add_argument(
         "--model", type=path_or_address, required=True, help="a frozen model, or a stripped model's folder"
     )
-    parser.add_argument("--out", type=path_or_address, required=True, help="the file to write")
+    parser.add_argument("--out", type=path_or_address, required=True, help="the file to write; of c, the folder")
     parser.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
     fast = "onnx: integer kernels also for layers in which they take a step one sum early or late"
     parser.add_argument("--fast", action="store_true", help=fast)
+    parser.add_argument("--name", default="", help="c: what all names begin with (default: model)")
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="to check on (default: the test images)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
     parser.add_argument("--count", type=int, default=1000, help="how many test images to check on (default: 1000)")
@@ -39,9 +41,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UserError(f"--fast: has no effect with --format {given.format}")
     if given.images and given.data_dir:
         raise UserError("--data_dir: has no effect with --images")
-    if isinstance(given.out, Path) and given.out.is_dir():
+    if given.name and given.format != "c":
+        raise UserError(f"--name: has no effect with --format {given.format}")
+    if given.format == "c":
+        require_free(given)
+    elif isinstance(given.out, Path) and given.out.is_dir():
         raise UserError(f"--out {given.out}: is a folder, allowed the name of a file")
     return given
+
+
+def require_free(given: argparse.Namespace) -> None:
+    """Raise UserError unless --out can be a folder of C: nothing is there, or what an earlier export wrote."""
+    if not isinstance(given.out, Path):
+        raise UserError(f"--out {given.out}: allowed a folder on this machine with --format c")
+    if given.out.exists() and not given.out.is_dir():
+        raise UserError(f"--out {given.out}: is a file, allowed a folder with --format c")
+    name = given.name or "model"
+    for path in (given.out / file for file in (f"{name}.c", f"{name}.h", f"{name}_test.c", "Makefile")):
+        if path.exists() and "Written by plq" not in path.read_text(errors="replace")[:40]:
+            raise UserError(f"{path}: is there and was not written by this program; choose another --out or --name")
 
 
 def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | None:
@@ -59,8 +77,12 @@ def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | N
 
 def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray | None) -> list[str]:
     """Write the file, run it, and keep it if it does what the model does. Returns lines about it."""
-    options = {"fast": True} if given.fast else {}
+    options: dict[str, Any] = {"fast": True} if given.fast else {}
+    if given.format == "c":
+        options = {"name": given.name or "model", "images": images}
     export = FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
+    if export.files:
+        return write_folder(given.out, source, export, images)
     try:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=given.out.parent, prefix=f".{given.out.name}.")
@@ -78,6 +100,23 @@ def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray 
     except OSError as error:
         raise UserError(f"--out {given.out}: cannot be written ({error.strerror})") from error
     return [*export.notes, f"{given.out}: {human_bytes(len(export.data))}", verdict]
+
+
+def write_folder(out: Path, source: Source, export: Export, images: np.ndarray | None) -> list[str]:
+    """Write several files, run them, and keep them if they do what the model does. Returns lines about them."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+            temporary = Path(name)
+            for file, text in export.files.items():
+                (temporary / file).write_text(text)
+            verdict = "not checked: no images" if images is None else verified(source, export, temporary, images)
+            out.mkdir(exist_ok=True)
+            for file in export.files:
+                (temporary / file).replace(out / file)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+    return [*export.notes, f"{out}: {', '.join(export.files)}", verdict]
 
 
 def verified(source: Source, export: Export, path: Path, images: np.ndarray) -> str:

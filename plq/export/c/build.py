@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 
 from plq.errors import UserError
+from plq.scratch import cache_directory
 
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=c99", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared")
-PORTABLE = tuple(flag for flag in FLAGS if flag != "-march=native")
 HOW = "install one (Debian: apt-get install gcc; macOS: xcode-select --install), or name one in CC"
 
 
@@ -29,12 +29,6 @@ def compiler() -> str:
             return found
     what = f"CC={named}: there is no such program" if named else f"found none of {', '.join(COMPILERS)}"
     raise UserError(f"engine native needs a C compiler, {what}; {HOW}")
-
-
-def cache_folder() -> Path:
-    """$PLQ_CACHE_DIR, or "plq" in $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("PLQ_CACHE_DIR", "")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plq"
 
 
 def processor() -> str:
@@ -53,7 +47,7 @@ def library(files: dict[str, str], flags: tuple[str, ...] = FLAGS) -> Path:
     path = compiler()
     version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     key = hashlib.sha256("\0".join([path, version, processor(), *flags, *sum(files.items(), ())]).encode()).hexdigest()
-    target = cache_folder() / f"{key}.so"
+    target = cache_directory() / "native" / f"{key}.so"
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

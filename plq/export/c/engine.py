@@ -7,17 +7,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from plq.data.fit import fit_batch
+from plq.data.fit import fit_batch, fit_image
 from plq.errors import UserError
 from plq.export.c.build import library
-from plq.export.c.source import Source, header
-from plq.frozen.file import Frozen
+from plq.export.c.source import Source
+from plq.export.c.templates import header
+from plq.frozen.file import Frozen, read
 from plq.frozen.graph import Graph
+from plq.frozen.run import plan
+from plq.remote.address import Address
+from plq.remote.opened import reading
 
 NAME = "model"
+MAX_THREADS = 1024
 HOOK = """
 #include "model.h"
 static void (*hook)(int, const void *);
@@ -47,7 +53,9 @@ class Compiled:
         logits = np.empty((len(images), graph.values[graph.output].shape[0]), np.float32)
         workspace = np.empty(self.source.workspace, np.uint8)
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (images, logits, workspace)]
-        self.library.model_predict_batch(*pointers[:2], ctypes.c_size_t(len(images)), pointers[2], 1)
+        getattr(self.library, f"{self.source.name}_predict_batch")(
+            *pointers[:2], ctypes.c_size_t(len(images)), pointers[2], 1
+        )
         return logits
 
     def stages(self, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -90,12 +98,31 @@ class NativeModel:
     compiled: Compiled
     threads: int
 
+    def fitted(self, image: np.ndarray) -> np.ndarray:
+        """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
+        return fit_image(image, self.image_shape[0], self.frozen.fit)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+        return self.frozen.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[height, width, channels] of what the network sees."""
+        return self.frozen.graph.image_shape
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Where the model comes from: "config" is the run's, "freezing" what was measured."""
+        return self.frozen.training
+
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [batch, classes], of uint8 images [batch, height, width, channels] of any size.
 
         Raises UserError for images of another type or number of channels.
         """
-        images = fit_batch(images, self.frozen.graph.image_shape, self.frozen.fit)
+        images = fit_batch(images, self.image_shape, self.frozen.fit)
         if self.threads == 1 or len(images) < 2:
             return self.compiled.logits(images)
         return np.concatenate(list(self._pool.map(self.compiled.logits, np.array_split(images, self.threads))))
@@ -107,4 +134,22 @@ class NativeModel:
 
 def native(frozen: Frozen, threads: int = 0) -> NativeModel:
     """The model of a file's content, compiled. ``threads``: 0: one per core that this process may use."""
-    return NativeModel(frozen, compiled(frozen.graph), threads or len(os.sched_getaffinity(0)))
+    if not 0 <= threads <= MAX_THREADS:
+        raise UserError(f"threads {threads}: allowed 1 to {MAX_THREADS}, or 0 for one per core")
+    plan(frozen.graph)  # refuses sums that are too large
+    return NativeModel(frozen, compiled(frozen.graph), threads or cores())
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load(path: str | Path | Address, threads: int = 0) -> NativeModel:
+    """Read a frozen model, also at an address (gs://, s3://), and compile it. Raises UserError for anything else."""
+    with reading(path) as file:
+        frozen = read(file)
+    try:
+        return native(frozen, threads)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error

@@ -65,7 +65,7 @@ def choose(graph: Graph, node: Product, given: Store) -> Coding:
     assert given.kind in (BYTES, PIXELS)
     if len(steps) == 1 and _by_lookup(node, weights, given, terms):
         return Coding(LUT, int(steps[0]), int(node.grid.integers[0]), node.grid.codes > 2)
-    if -INT8 - 1 <= weights.min() and weights.max() <= INT8:
+    if weights.min() >= -INT8 - 1 and weights.max() <= INT8:
         return Coding(DOT)
     if len(steps) == 1:
         return Coding(DOT, int(steps[0]), int(node.grid.integers[0]) + (INT8 + 1) * int(steps[0]))

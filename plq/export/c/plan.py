@@ -13,7 +13,18 @@ import numpy as np
 
 from plq.frozen.graph import IMAGE, Graph
 from plq.frozen.nodes import (
-    Activation, Add, Affine, Flatten, GlobalMean, Halve, MaxPool, Node, Normalize, Product, Shape, Shrink, Value,
+    Activation,
+    Add,
+    Affine,
+    Flatten,
+    GlobalMean,
+    Halve,
+    MaxPool,
+    Node,
+    Normalize,
+    Product,
+    Shape,
+    Value,
 )  # fmt: skip
 
 PIXELS, BYTES, INTEGERS, REALS = "pixels", "bytes", "integers", "reals"
@@ -197,4 +208,3 @@ def window_of(node: Halve | MaxPool) -> tuple[int, int, int, int]:
     if isinstance(node, Halve):
         return 2, 2, 0, 0
     return node.window, node.stride, node.padding[0][0], node.padding[1][0]
-

@@ -8,7 +8,15 @@ import numpy as np
 
 from plq.export.c import chain, packing
 from plq.export.c.families import (
-    DEPTHWISE, DOT, LUT, REAL, WIDE, Coding, choose, convolution_pad, integers_of,
+    DEPTHWISE,
+    DOT,
+    LUT,
+    REAL,
+    WIDE,
+    Coding,
+    choose,
+    convolution_pad,
+    integers_of,
 )  # fmt: skip
 from plq.export.c.geometry import Taps, Window, convolution_of, offsets, tap_rows, taps_of, window
 from plq.export.c.plan import PIXELS, RISING, Plan, Stage, Store
@@ -182,4 +190,3 @@ def real_sums(made: Ready, sums: np.ndarray) -> np.ndarray:
     """What integer sums [..., features] of the only part are worth, float32."""
     y = sums.astype(np.float32) * made.worths[0]
     return y if made.offset is None else y + made.offset
-

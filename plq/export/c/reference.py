@@ -51,7 +51,9 @@ class Reference:
             return self._mean(self._real(stage.input, values))
         elif isinstance(node, Shrink):
             pad = (node.channels - x.shape[-1]) // 2
-            return np.pad(x[:, :: node.stride, :: node.stride], [(0, 0)] * 3 + [(pad, node.channels - x.shape[-1] - pad)])
+            return np.pad(
+                x[:, :: node.stride, :: node.stride], [(0, 0)] * 3 + [(pad, node.channels - x.shape[-1] - pad)]
+            )
         else:
             return _pool(x, *window_of(node), self.plan.stores[stage.output].shape[:2])  # type: ignore[arg-type]
         others = {step.other: self._real(step.other, values) for step in stage.steps if step.other}
@@ -127,5 +129,3 @@ def _pool(x: np.ndarray, window: int, stride: int, top: int, left: int, size: tu
             part = padded[:, i : i + (size[0] - 1) * stride + 1 : stride, j : j + (size[1] - 1) * stride + 1 : stride]
             result = np.maximum(result, part)
     return result
-
-

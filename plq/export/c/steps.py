@@ -27,7 +27,9 @@ class Steps:
     flips: np.ndarray
 
 
-def steps_of(codes: Callable[[np.ndarray], np.ndarray], integers: np.ndarray, low: np.ndarray, high: np.ndarray):
+def steps_of(
+    codes: Callable[[np.ndarray], np.ndarray], integers: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> Steps:
     """The steps of a layer.
 
     Args:
@@ -38,18 +40,18 @@ def steps_of(codes: Callable[[np.ndarray], np.ndarray], integers: np.ndarray, lo
     falls = ends[0] > ends[1]
     flip = lambda sums: np.where(falls, ~sums, sums)
     first, last = np.where(falls, ~high, low), np.where(falls, ~low, high)
-    sums = [_first_at(lambda s: codes(flip(s)[None])[0] >= level, first, last) for level in integers[1:]]
-    return Steps(
-        int(integers[0]), tuple(np.diff(integers).tolist()), np.array(sums, np.int32), -falls.astype(np.int32)
-    )
+    found = lambda sums: codes(flip(sums)[None])[0]
+    sums = [_first_at(found, level, first, last) for level in integers[1:]]
+    rises = tuple(np.diff(integers).tolist())
+    return Steps(int(integers[0]), rises, np.array(sums, np.int32), -falls.astype(np.int32))
 
 
-def _first_at(reached: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The smallest s in [low, high] that is reached, END if none is; what is above a reached one is reached."""
+def _first_at(found: Callable[[np.ndarray], np.ndarray], level: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The smallest s in [low, high] at which the output has reached a level, END if it does at none."""
     low, high = low.copy(), high + 1
     end = high.copy()
     while (low < high).any():
         middle = low + (high - low) // 2
-        hit = reached(np.minimum(middle, end - 1)) & (middle < end)
+        hit = (found(np.minimum(middle, end - 1)) >= level) & (middle < end)
         high, low = np.where(hit, middle, high), np.where(hit, low, np.minimum(middle + 1, high))
     return np.where(low == end, END, low)

@@ -204,7 +204,8 @@ KERNEL void dot_band(const struct window *w, const struct part *part, const unsi
 {
     int count = rows * w->out_width;
     size_t block = 64 * (size_t)part->segments * (size_t)part->length;
-    struct tile t = {0};
+    struct tile t;
+    t.x = t.y = 0;
     for (int i = 0; i < count; i += PIXELS) {
         int32_t *to[PIXELS];
         next_tile(w, lines, count - i, &t);

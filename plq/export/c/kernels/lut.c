@@ -230,7 +230,8 @@ KERNEL void lut_band(const struct window *w, const struct part *part, int planes
 {
     int count = rows * w->out_width;
     int pair = planes ? FEATURES : 2 * FEATURES;
-    struct tile t = {0};
+    struct tile t;
+    t.x = t.y = 0;
     for (int i = 0; i < count; i += PIXELS) {
         int32_t *to[PIXELS], all[PIXELS];
         const uint8_t *at = weights;

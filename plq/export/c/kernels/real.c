@@ -107,7 +107,8 @@ KERNEL void real_band(const struct window *w, const struct part *part, const uns
 {
     int count = rows * w->out_width;
     size_t block = FEATURES * (size_t)part->segments * (size_t)part->length;
-    struct tile t = {0};
+    struct tile t;
+    t.x = t.y = 0;
     for (int i = 0; i < count; i += PIXELS) {
         float *to[PIXELS];
         next_tile(w, lines, count - i, &t);
