@@ -69,7 +69,7 @@ class Maker:
         if not dense:
             height, width = self.value.shape[:2]
             groups = self.pick([g for g in (1, 1, 2, channels) if channels % g == 0])
-            features = features * groups
+            features = max(1, features // groups) * groups
             size = tuple(int(self.random.integers(1, 4)) for _ in range(2))
             dilation = tuple(int(self.random.integers(1, 3)) for _ in range(2))
             spans = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]

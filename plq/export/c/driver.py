@@ -85,6 +85,9 @@ class Driver:
         channels = self.constants.plan.graph.values[made.node.inputs[0]].shape[-1]
         source = f"x + g * {window.channels * (window.pitch // channels)}" if self._grouped else "x"
         lines = [f"gather(&w{self.index}, {self.family}_pack, {how}, {source}, scratch, row, rows);"]
+        if self.family == REAL and self._grouped and self.constants.plan.stores[given].kind == PIXELS:
+            first = f"own.table += {how[1:]}.shared ? 0 : g * {256 * window.channels};"
+            lines = [f"struct reals own = {how[1:]};", first, lines[0].replace(how, "&own")]
         for place, (part, name) in enumerate(zip(made.parts, weights, strict=True)):
             lines += self._multiplied(place, part, name)
         last = "totals" if len(made.parts) > 1 else "sums"
