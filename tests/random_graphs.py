@@ -99,7 +99,7 @@ class Maker:
 
     def activation(self) -> None:
         nonlinearity = self.pick(NONLINEARITIES)
-        if self.random.random() < 0.2:
+        if self.random.random() < 0.1:
             return self.put(Activation, nonlinearity=nonlinearity)
         grid = self.pick(OUTPUTS)
         step = float(np.float32(1.5 / grid.largest))
@@ -139,8 +139,9 @@ def random_graph(seed: int) -> Graph:
     maker = Maker(seed)
     for _ in range(int(maker.random.integers(1, 4))):
         maker.product(int(maker.random.choice([1, 3, 8, 20, 40])))
-        for step in (maker.residual, maker.pooling, maker.activation, maker.residual, maker.pooling):
-            if maker.random.random() < 0.45:
+        steps = (maker.residual, maker.pooling, maker.activation, maker.residual, maker.pooling)
+        for step, often in zip(steps, (0.3, 0.4, 0.9, 0.15, 0.3), strict=True):
+            if maker.random.random() < often:
                 step()
     maker.put(GlobalMean) if maker.random.random() < 0.5 else maker.put(Flatten)
     maker.product(int(maker.random.integers(2, 12)), dense=True)
