@@ -26,9 +26,7 @@ def program(folder, *command, stdout=subprocess.PIPE, **environment):
     kept = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     kept["PYTHONPATH"] = os.pathsep.join(sys.path)
     kept |= {"JAX_PLATFORMS": "cpu", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=kept, stdout=stdout, stderr=subprocess.PIPE
-    )
+    return subprocess.run([sys.executable, "-m", *command], cwd=folder, env=kept, stdout=stdout, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize(("environment", "shown"), [
@@ -54,7 +52,7 @@ def test_files_are_utf_8_and_take_any_name(tmp_path):
     write_text_atomic(tmp_path / "a", "é \udce9")
     assert (tmp_path / "a").read_bytes() == "é ".encode() + rb"\udce9"
     text = card(small_model({"config": {}}).frozen, 'a\n"\udce9.plq', 9)
-    assert "\n# a\\n\"\\udce9.plq\n" in text
+    assert '\n# a\\n"\\udce9.plq\n' in text
     name = next(line for line in text.splitlines() if "plq.load" in line).split("plq.load(")[1][:-1]
     assert name.encode("utf-8", "backslashreplace").decode() == r'"a\n\"\udce9.plq"'
 
