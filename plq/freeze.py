@@ -19,6 +19,7 @@ from plq.checkpoint.model_file import read_model
 from plq.data.augment import normalize
 from plq.data.feed import Feed
 from plq.data.sets import default_splits
+from plq.devices import devices
 from plq.door import arguments, path_or_address, run
 from plq.errors import UserError, printable
 from plq.evaluate import open_labelled, trained_on
@@ -171,6 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
     given = parser.parse_args(argv)
+    devices()
     with writing(given.out, ".md") as out:
         _freeze(given, out)
 

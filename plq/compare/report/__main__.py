@@ -14,6 +14,7 @@ from plq.compare.probe import probed
 from plq.compare.report.page import require_report, write_report
 from plq.compare.variants import variant_of
 from plq.config import read_config, settings
+from plq.devices import devices
 from plq.door import arguments, local_path, run
 from plq.errors import UserError, printable
 from plq.settings import Settings
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments("plq.compare.report", "Write the report of one training, finished or not, into its folder.")
     parser.add_argument("--workdir", type=local_path, required=True, help="the folder of a training")
     workdir: Path = parser.parse_args(argv).workdir
+    devices()
     require_report(workdir, "--workdir")
     found = of_run(workdir)
     probes = {}
