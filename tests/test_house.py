@@ -12,9 +12,10 @@ from plq.settings import APPLIES, Settings
 
 ROOT = Path(plq.__file__).parent
 ROOMS = [
-    "errors", "variables", "scratch", "remote", "door", "hosts", "data", "prepare", "quant", "layers", "models",
-    "train", "checkpoint", "prune", "inference", "frozen", "served", "report", "settings", "config", "command_line",
-    "experiment", "loop", "main", "evaluate", "predict", "describe", "card", "info", "freeze", "export", "compare",
+    "errors", "checks", "variables", "scratch", "remote", "door", "hosts", "data", "prepare", "quant",
+    "layers", "models", "train", "checkpoint", "prune", "inference", "frozen", "served", "report", "settings",
+    "config", "command_line", "experiment", "loop", "main", "evaluate", "predict", "describe", "card", "info",
+    "freeze", "export", "compare",
 ]  # fmt: skip
 
 
