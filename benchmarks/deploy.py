@@ -4,7 +4,7 @@
         [--activations clip] [--activation_bits 2] [--size 40] [--batches 1 64] [--repeats 9] [--fast]
 
 From uint8 pixels to logits, weights as initialized; time depends on them by one thing alone, in which layers a step
-would be misplaced. Both ONNX files are made by `plq.export`, the float one from the network without quantization. All
+would be misplaced. Both ONNX files are made by `plq.exporters`, the float one from the network without quantization. All
 variants take turns in every repeat, so that a slow moment of the machine hits them alike; ratios are taken within a
 repeat: how many times as fast as float ONNX Runtime. The process is bound to as many cores as there are threads.
 """
@@ -19,13 +19,13 @@ import jax
 import numpy as np
 import onnxruntime
 
-from plq.export.formats import export_onnx
-from plq.export.running import onnx_session
-from plq.freeze import freeze
-from plq.frozen.model import FrozenModel, from_frozen
-from plq.inference import Model
-from plq.layers.kit import Precision
+from plq.exporters.formats import export_onnx
+from plq.exporters.running import onnx_session
+from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
+from plq.runtime.freezing import freeze
+from plq.runtime.frozen import FrozenModel, from_frozen
+from plq.runtime.stripped_model import Model
 
 CLASSES = 10
 
@@ -42,11 +42,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=40)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--fast", action="store_true", help="as in plq.export")
+    parser.add_argument("--fast", action="store_true", help="as in plq.exporters")
     return parser.parse_args()
 
 
-def model(given: argparse.Namespace, precision: Precision) -> Model:
+def model(given: argparse.Namespace, precision: QuantConfig) -> Model:
     """The network with fresh weights, as it would be loaded from a stripped model; each learned scale another one."""
     network = Architecture(given.network, CLASSES, precision, given.width).plain()
     shape = (given.size, given.size, 3)
@@ -109,8 +109,8 @@ def main() -> None:
     given = arguments()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
     jax.config.update("jax_platforms", "cpu")
-    few = model(given, Precision(given.weights, given.weight_bits, given.activations, given.activation_bits))
-    full = model(given, Precision(given.weights, 32, given.activations, 32))
+    few = model(given, QuantConfig(given.weights, given.weight_bits, given.activations, given.activation_bits))
+    full = model(given, QuantConfig(given.weights, 32, given.activations, 32))
     frozen = from_frozen(freeze(few))
     exported, integers = session(frozen, given.threads, given.fast)
     variants = {

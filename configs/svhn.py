@@ -21,7 +21,7 @@ Hardware, time: not yet run. Accuracy: not yet run; read off the authors' figure
     1.0    97.22 -> 97.33  97.58 -> 97.62  97.09 -> 97.22  97.53 -> 97.58  97.16 -> 97.29  97.62 -> 97.63
 """
 
-from plq.config import default
+from plq.config.load import default
 
 COLUMNS = ("dorefa_w1a1", "dorefa_w1a2", "xnor_w1a1", "xnor_w1a2", "syq_w2a1", "syq_w2a2")
 ARGUMENTS = tuple(f"{column}_{width}" for width in (0.125, 0.25, 0.5, 1.0) for column in COLUMNS)

@@ -42,7 +42,7 @@ def test_every_ablation_is_a_legal_grid(run):
         given = parse(arguments)
         assert given.config == CONFIG and given.seeds == 2
         assert given.cells == Path("out") == given.out.parent
-        cells |= {cell.folder: cell.settings for cell in given.plan().trainings()}
+        cells |= {cell.folder: cell.config for cell in given.plan().trainings()}
     plain = [folder for folder in cells if "/plain" in folder]
     assert plain == ["cells/plain_0", "cells/plain_1"] and len(cells) == 2 * (1 + 1 + 2 + 2 + 4 + 1 + 2)
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from plq import prepare
 from plq.data import crops, jpeg
-from plq.data.feed import RecordFeed
-from plq.data.records import Plan, Tally, middles, train_batches
+from plq.data.loader import RecordLoader
+from plq.data.records import Metrics, Plan, center_crops, train_batches
 from plq.data.source import RecordSource
 from plq.errors import UserError
 
@@ -276,10 +276,10 @@ def test_too_many_unreadable_records_end_the_run(damaged):
     with pytest.raises(UserError, match=r"of \d+ records are unreadable.*share of 0 \(data.corrupt_share\)"):
         batches(damaged, corrupt_share=0)
     assert len(batches(damaged, corrupt_share=0.004)) == 6  # 4 of 48, within 4 of the first 1,000
-    tally = Tally(0.01)
-    tally.count(5000, ["a"] * 50)
+    metrics = Metrics(0.01)
+    metrics.count(5000, ["a"] * 50)
     with pytest.raises(UserError, match="51 of 5051"):
-        tally.count(0, ["photos: b"])
+        metrics.count(0, ["photos: b"])
 
 
 @pytest.mark.filterwarnings("ignore:.*another takes its place")
@@ -288,7 +288,7 @@ def test_a_set_of_nothing_readable_ends(tmp_path):
     with pytest.raises(UserError, match="readable image"):
         batches(source, batch=2, corrupt_share=1)
     with pytest.raises(UserError, match="photos train record 0: not a readable image"):
-        list(middles(source, 4, SIZE))
+        list(center_crops(source, 4, SIZE))
 
 
 def assert_no_readers():
@@ -341,14 +341,14 @@ def test_a_damaged_file_and_a_grey_set_are_user_errors(tmp_path):
 
 
 def test_evaluation_takes_the_middle_of_each_record_in_order(source):
-    found = list(middles(source, 10, SIZE, threads=2))
+    found = list(center_crops(source, 10, SIZE, threads=2))
     assert [len(labels) for _, labels in found] == [10, 10, 4]
     images, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     np.testing.assert_array_equal(labels, [source[index][1] for index in range(24)])
     whole = crops.center_crop(jpeg.decode_rgb(source[2][0], "x"), SIZE).astype(int)
     assert images.shape == (24, SIZE, SIZE, 3) and np.abs(images[2] - whole).mean() < 2
-    feed = RecordFeed(source, 10, 0, SIZE, "resized", True, threads=2, corrupt_share=0)
-    *_, (filled, others, mask) = feed.in_order()
+    feed = RecordLoader(source, 10, 0, SIZE, "resized", True, threads=2, corrupt_share=0)
+    *_, (filled, others, mask) = feed.eval_batches()
     assert len(filled) == len(others) == len(mask) == 10 and mask.sum() == 4
     np.testing.assert_array_equal(filled[:4], images[20:])
 
@@ -358,7 +358,7 @@ def test_real_photographs_train_and_evaluate(monkeypatch):
     train, validation = (RecordSource("imagenet2012", split) for split in ("train", "validation"))
     assert len(train.class_names) == 1000 and len(train) >= 64
     first = batches(train, 0, 1, 32, corrupt_share=0)
-    images, labels = next(middles(validation, 16, 224))
+    images, labels = next(center_crops(validation, 16, 224))
     assert images.shape == (16, 224, 224, 3) and 60 < images.mean() < 180 and labels.max() < 1000
     without_extras(monkeypatch)
     slow = batches(train, 0, 1, 32, corrupt_share=0)

@@ -95,10 +95,10 @@ def test_checksums_do_not_depend_on_the_devices():
 PRECISE = {"quant__weight_bits": 32, "quant__activation_bits": 32, "quant__activations": "relu", "model__dropout": 0.0}
 
 
-def pairs(experiment):
+def pairs(setup):
     """The first batch of this experiment with every image twice in a row: parts i, i + 2, ... are alike."""
-    images, labels = (np.repeat(np.asarray(rows)[::2], 2, axis=0) for rows in experiment.train.batch(0))
-    return jax.device_put((images, labels), experiment.sharding)
+    images, labels = (np.repeat(np.asarray(rows)[::2], 2, axis=0) for rows in setup.train.batch(0))
+    return jax.device_put((images, labels), setup.sharding)
 
 
 def test_two_parts_make_the_step_of_the_whole_batch():
@@ -112,6 +112,6 @@ def test_two_parts_make_the_step_of_the_whole_batch():
     close = lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
     moved = lambda state: jax.tree.map(np.subtract, state.weights, start.weights)
     jax.tree.map(close, moved(parts), moved(whole))
-    jax.tree.map(close, parts.tally, whole.tally)
+    jax.tree.map(close, parts.metrics, whole.metrics)
     again = lambda old, once: once + 0.9 * (once - old)  # momentum 0.9, the same statistics a second time
     jax.tree.map(close, parts.statistics, jax.tree.map(again, start.statistics, whole.statistics))

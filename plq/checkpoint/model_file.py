@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from plq.errors import UserError
-from plq.variables import flatten, nest
+from plq.layers.variables import flatten, nest
 
 FORMAT, VERSION = "plq-model", 1
 DESCRIPTION, VARIABLES = "model.json", "variables.safetensors"

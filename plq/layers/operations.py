@@ -1,6 +1,6 @@
 """What networks do between their units: functions of one array, NHWC, that have no variables.
 
-Each also takes a `Concat`, of which it works on both halves, and a `Symbol`, which records the call instead.
+Each also takes a `Concat`, of which it works on both halves, and a `Tracer`, which records the call instead.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 @runtime_checkable
-class Symbol(Protocol):
+class Tracer(Protocol):
     """Stands for an array where a network is written down instead of computed."""
 
     shape: tuple[int, ...]
 
-    def record(self, operation: str, output_shape: tuple[int, ...], options: dict[str, Any]) -> "Symbol":
+    def record(self, operation: str, output_shape: tuple[int, ...], options: dict[str, Any]) -> "Tracer":
         """The result of an operation of this module, by its name."""
 
 
@@ -28,11 +28,11 @@ OPERATIONS: dict[str, Callable[..., Array]] = {}
 
 
 def operation(function: Callable[..., Array]) -> Callable[..., Any]:
-    """An entry in `OPERATIONS` that takes arrays, a `Concat` of them, or a `Symbol`."""
+    """An entry in `OPERATIONS` that takes arrays, a `Concat` of them, or a `Tracer`."""
     OPERATIONS[function.__name__] = function
 
     def on_one(x: Any, options: dict[str, Any]) -> Any:
-        if not isinstance(x, Symbol):
+        if not isinstance(x, Tracer):
             return function(x, **options)
         like = jax.ShapeDtypeStruct(x.shape, jnp.float32)
         shape = jax.eval_shape(lambda array: function(array, **options), like).shape
@@ -46,7 +46,7 @@ def operation(function: Callable[..., Array]) -> Callable[..., Any]:
 
 
 @operation
-def halve(x: Array) -> Array:
+def max_pool_2x2(x: Array) -> Array:
     """2x2 max pooling, stride 2; an odd last row or column is dropped.
 
     By slices: the backward pass of a window reduction is many times slower on XLA:CPU.
@@ -83,7 +83,7 @@ def flatten(x: Array) -> Array:
 
 
 @operation
-def shrink(x: Array, *, stride: int, channels: int) -> Array:
+def zero_pad_shortcut(x: Array, *, stride: int, channels: int) -> Array:
     """Every stride-th pixel, and as many channels, zeros on both sides of those there are: option A of ResNets."""
     before = (channels - x.shape[-1]) // 2
     pad = ((0, 0), (0, 0), (0, 0), (before, channels - x.shape[-1] - before))

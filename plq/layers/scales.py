@@ -7,8 +7,8 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
+from plq.layers.variables import flatten, nest
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
-from plq.variables import flatten, nest
 
 # Collections that are mutable in a calibration alone: each layer writes the scales that it finds into its own.
 ACTIVATIONS, KERNELS = "calibrated_activations", "calibrated_kernels"
@@ -17,12 +17,12 @@ ACTIVATIONS, KERNELS = "calibrated_activations", "calibrated_kernels"
 def activation_scales(layer: nn.Module, quantizer: ActivationQuantizer, x: Array) -> Scales:
     """The learned scales of a layer that quantizes activations x; none at 32 bits."""
     names = () if quantizer.bits == FLOAT_BITS else quantizer.scale_names
-    return _scales(layer, names, quantizer.initial_scales, lambda: quantizer.scales_of(x), ACTIVATIONS)
+    return _scales(layer, names, quantizer.initial_scales, lambda: quantizer.calibrate_scales(x), ACTIVATIONS)
 
 
 def weight_scales(layer: nn.Module, quantizer: WeightQuantizer, kernel: Array) -> Scales:
     """The learned scales of a layer that quantizes this kernel."""
-    initial, found = (partial(f, kernel) for f in (quantizer.initial_scales, quantizer.scales_of))
+    initial, found = (partial(f, kernel) for f in (quantizer.initial_scales, quantizer.calibrate_scales))
     return _scales(layer, quantizer.scale_names, initial, found, KERNELS)
 
 

@@ -16,7 +16,7 @@ DECAYS = ("decoupled", "l2")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class OptimizerConfig:
     """How weights are updated. Times are shares of the run, so that a shortened run keeps its shape.
 
     step: times ``multipliers[i]`` from ``boundaries[i]`` on; staircase: times ``multipliers[0]`` every
@@ -73,7 +73,7 @@ class Recipe:
             raise UserError(f"optimizer.multipliers={self.multipliers}: found {found}, allowed {allowed}")
 
 
-def learning_rate(recipe: Recipe, total_steps: int) -> optax.Schedule:
+def learning_rate(recipe: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
     base, steps = recipe.learning_rate, [max(1, round(b * total_steps)) for b in recipe.boundaries]
     warmup = round(recipe.warmup * total_steps)
@@ -98,7 +98,7 @@ def _merged(steps: list[int], multipliers: tuple[float, ...]) -> dict[int, float
     return merged
 
 
-def make_optimizer(recipe: Recipe, total_steps: int, roles: dict[str, Any]) -> optax.GradientTransformation:
+def make_optimizer(recipe: OptimizerConfig, total_steps: int, roles: dict[str, Any]) -> optax.GradientTransformation:
     """The update rule for {"params": ..., "ancillary": ...}, or for what is left of it after removal.
 
     Args:

@@ -1,0 +1,104 @@
+"""Writes a model in another format and runs it: ``python -m plq.export --format onnx --model DIR --out model.onnx``."""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from plq.cli.common import arguments, path_or_address, run
+from plq.errors import UserError
+from plq.exporters.check import compare
+from plq.exporters.formats import FORMATS, Export
+from plq.exporters.source import Source, image_files, open_source, test_images
+from plq.report.table import human_bytes
+from plq.storage.address import named
+from plq.storage.staging import staged_output
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments. Raises UserError for whatever is wrong with them."""
+    parser = arguments("plq.exporters", "Write a model as ONNX, QONNX or StableHLO, and check the file by running it.")
+    parser.add_argument("--format", required=True, choices=list(FORMATS))
+    parser.add_argument(
+        "--model", type=path_or_address, required=True, help="a frozen model, or a stripped model's folder"
+    )
+    parser.add_argument("--out", type=path_or_address, required=True, help="the file to write")
+    parser.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
+    fast = "onnx: integer kernels also for layers in which they take a step one sum early or late"
+    parser.add_argument("--fast", action="store_true", help=fast)
+    parser.add_argument("--images", type=Path, nargs="+", default=[], help="to check on (default: the test images)")
+    parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    parser.add_argument("--count", type=int, default=1000, help="how many test images to check on (default: 1000)")
+    parser.add_argument("--unchecked", action="store_true", help="write the file even without images to check on")
+    given = parser.parse_args(argv)
+    if given.count < 1:
+        raise UserError(f"--count {given.count}: allowed 1 or more")
+    if given.fast and given.format != "onnx":
+        raise UserError(f"--fast: has no effect with --format {given.format}")
+    if given.images and given.data_dir:
+        raise UserError("--data_dir: has no effect with --images")
+    if isinstance(given.out, Path) and given.out.is_dir():
+        raise UserError(f"--out {given.out}: is a folder, allowed the name of a file")
+    return given
+
+
+def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | None:
+    """uint8 [count, *image_shape]; None if there are none and that was allowed. Raises UserError otherwise."""
+    if given.images:
+        return image_files(source.frozen, given.images)
+    try:
+        return test_images(source.frozen, given.data_dir, given.count)
+    except UserError as error:
+        if given.unchecked:
+            return None
+        how = "give --images, or --unchecked to write it all the same"
+        raise UserError(f"could not check the export, nothing is written: {error}; {how}") from error
+
+
+def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray | None) -> list[str]:
+    """Write the file, run it, and keep it if it does what the model does. Returns lines about it."""
+    options = {"fast": True} if given.fast else {}
+    export = FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
+    try:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=given.out.parent, prefix=f".{given.out.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(export.data)
+            verdict = "not checked: no images"
+            if images is not None:
+                verdict = verified(source, export, temporary, images)
+            temporary.chmod(0o644)
+            temporary.replace(given.out)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {given.out}: cannot be written ({error.strerror})") from error
+    return [*export.notes, f"{given.out}: {human_bytes(len(export.data))}", verdict]
+
+
+def verified(source: Source, export: Export, path: Path, images: np.ndarray) -> str:
+    """What the comparison found. Raises UserError, with what to do instead, if the file breaks its rule."""
+    try:
+        return str(compare(source.frozen, export.run(path), images))
+    except UserError as error:
+        raise UserError("; ".join(filter(None, [str(error), export.remedy]))) from error
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's first line."""
+    given = parse(argv)
+    source = open_source(given.model)
+    images = images_to_check(source, given)
+    if images is not None:
+        source.require_agreement(images)
+    with staged_output(given.out) as given.out:
+        lines = write_checked(given, source, images)
+    print(named("\n".join(lines)))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,78 @@
+"""Freeze a stripped model into one file: ``python -m plq.freeze --model DIR --out model.plq``.
+
+The few-bit weights are packed, batch norm is folded, and what the file computes is compared with the model: on noise,
+and on the test images if the data set is at hand. Nothing is written unless they agree (see `plq.runtime.verification`).
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from plq import __version__
+from plq.cli.common import arguments, path_or_address, run
+from plq.errors import UserError
+from plq.report.frozen_summary import layer_table, summary
+from plq.report.model_card import MARK, card
+from plq.report.workdir import write_text_atomic
+from plq.runtime import file_format
+from plq.runtime.freezing import compare_on_noise, freeze, read_source
+from plq.runtime.frozen import from_frozen
+from plq.storage.address import named
+from plq.storage.staging import staged_input, staged_output
+from plq.trainer.image_comparison import compare_on_data, open_test
+
+
+def _check_out(out: Path) -> Path:
+    """Where the card goes. Raises UserError for a path that cannot be written to, before anything is computed."""
+    if out.suffix != ".plq":
+        raise UserError(f"--out {out}: allowed a name that ends in .plq")
+    beside = out.with_suffix(".md")
+    if beside.exists() and not (beside.is_file() and beside.read_text(errors="replace").startswith(MARK)):
+        raise UserError(f"{beside}: is there and is not a model card; it is left alone, choose another --out")
+    file_format.check_free(out)
+    return beside
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's first lines."""
+    parser = arguments("plq.cli.freeze", "Pack a stripped model into one file, checked against it, with a model card.")
+    parser.add_argument("--model", type=path_or_address, required=True, help="a stripped model (a folder)")
+    parser.add_argument(
+        "--out", type=path_or_address, required=True, help="the file to write, NAME.plq; the card is NAME.md"
+    )
+    parser.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
+    parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    given = parser.parse_args(argv)
+    with staged_output(given.out, ".md") as out:
+        _freeze(given, out)
+
+
+def _freeze(given: argparse.Namespace, out: Path) -> None:
+    beside = _check_out(out)
+    with staged_input(given.model) as path:
+        source = read_source(path)
+    frozen = freeze(source.exact)
+    model = from_frozen(file_format.decode(file_format.encode(frozen)))
+    compare_on_noise(model, source.exact)
+    facts: dict[str, Any] = {"plq": __version__}
+    try:
+        feed, about = open_test(source.served, given.split, given.data_dir)
+    except UserError as error:
+        if given.split or given.data_dir:
+            raise
+        print(f"not compared on test images: {error}")
+    else:
+        facts |= {**about, **compare_on_data(model, source, feed)}
+    frozen = dataclasses.replace(frozen, training={**frozen.training, "freezing": facts})
+    data = file_format.encode(frozen)
+    file_format.write(out, data)
+    write_text_atomic(beside, card(frozen, out.name, len(data)))
+    print(layer_table(frozen))
+    print()
+    print(summary(frozen, len(data)))
+    print(named(f"\nwrote {out} and {beside}"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,44 @@
+"""Classes of image files: ``python -m plq.predict --model PATH image.png ...``."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from plq.cli.common import arguments, path_or_address, run
+from plq.errors import UserError
+from plq.runtime.loading import Servable, open_model, read_image
+
+
+def top_classes(model: Servable, image: np.ndarray, top: int) -> str:
+    """ "ship 0.812, airplane 0.101": names and probabilities, the most likely first."""
+    probabilities = np.asarray(jax.nn.softmax(model(image[None])[0]))
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return ", ".join(f"{model.class_names[index]} {probabilities[index]:.3f}" for index in order)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's first line. Status 2 if any image could not be used."""
+    parser = arguments("plq.cli.predict", "Class names and probabilities from a stripped or frozen model.")
+    what = "a stripped model (a folder) or a frozen one (a file)"
+    parser.add_argument("--model", type=path_or_address, required=True, help=what)
+    parser.add_argument("--top", type=int, default=3, help="how many classes to name (default: 3)")
+    parser.add_argument("--convert", action="store_true", help="bring images to the model's number of channels")
+    parser.add_argument("images", type=Path, nargs="+", help="image files; resized to the model's input")
+    given = parser.parse_args(argv)
+    if given.top < 1:
+        raise UserError(f"--top {given.top}: allowed 1 or more")
+    model, failed = open_model(given.model), False
+    for path in given.images:
+        try:
+            print(f"{path}: {top_classes(model, read_image(path, model, given.convert), given.top)}")
+        except UserError as error:
+            failed = True
+            print(f"plq: {error}", file=sys.stderr)
+    if failed:
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run(main)

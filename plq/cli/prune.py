@@ -1,0 +1,24 @@
+"""``plq prune``: strip a checkpoint."""
+
+from plq.checkpoint.prune import prune_checkpoint
+from plq.cli.common import arguments, path_or_address
+from plq.storage.staging import RUN, staged_input, staged_output
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's first lines."""
+    parser = arguments(
+        "plq.checkpoint.prune", "Strip a checkpoint: drop the ancillary branch, write the model to serve."
+    )
+    parser.add_argument("--workdir", type=path_or_address, required=True, help="the folder that training wrote")
+    parser.add_argument("--step", type=int, help="which checkpoint (default: the latest)")
+    parser.add_argument("--out", type=path_or_address, required=True, help="the model folder to write")
+    parser.add_argument("--force", action="store_true", help="strip although the factor f is above 0")
+    given = parser.parse_args(argv)
+    with staged_input(given.workdir, RUN) as workdir, staged_output(given.out) as out:
+        dropped, step = prune_checkpoint(workdir, given.step, out, given.force)
+    for path in dropped.paths:
+        print(f"  dropped {path}")
+    print(f"step {step}: dropped {dropped}; model in {given.out}")
+    if not dropped.paths:
+        print("(the checkpoint held no ancillary leaves: training had already left the branch behind)")

@@ -1,0 +1,43 @@
+"""A model to serve by its path: a stripped one is a folder, a frozen one a file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from plq.data.images import EIGHT_BITS, MODES, open_image, pixels, upright
+from plq.errors import UserError
+from plq.runtime import frozen
+from plq.storage.address import Address
+from plq.storage.staging import staged_input
+
+if TYPE_CHECKING:
+    from plq.runtime import stripped_model
+
+Servable: TypeAlias = "stripped_model.Model | frozen.FrozenModel"
+
+
+def open_model(given: Path | Address) -> Servable:
+    """Raises UserError for anything that is neither."""
+    with staged_input(given) as path:
+        if path.is_file():
+            return frozen.load(path)
+        from plq.runtime import stripped_model  # needs Flax, which a frozen model does without
+
+        return stripped_model.load(path)
+
+
+def read_image(path: Path, model: Servable, convert: bool) -> np.ndarray:
+    """uint8 [height, width, channels] as the model takes it. Raises UserError, naming the file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    image = open_image(data, str(path))
+    channels = model.image_shape[2]
+    if image.mode not in EIGHT_BITS:
+        raise UserError(f"{path}: image mode {image.mode}, allowed 8 bits per channel")
+    if image.mode != MODES[channels] and not convert:
+        wanted = {1: "greyscale (L)", 3: "colour (RGB)"}[channels]
+        raise UserError(f"{path}: image mode {image.mode}, the model takes {wanted}; --convert converts it")
+    return model.fitted(pixels(upright(image), channels))
