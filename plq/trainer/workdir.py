@@ -18,7 +18,8 @@ from plq.report.workdir import lock, prepare_workdir, require_shared, write_text
 from plq.storage.address import Address
 from plq.storage.mirror import copied, mirrored
 from plq.trainer.setup import Setup
-from plq.trainer.workdir import MakeStore
+
+MakeStore = Callable[[Path, int, int], Store]  # from folder, keep_latest and keep_best
 
 
 def claim(workdir: Path, chosen: Config) -> None:
@@ -66,5 +67,3 @@ def claimed(workdir: Path | Address, chosen: Config) -> Iterator[tuple[Path, Mak
         require_shared(folder)
         yield folder, Store if isinstance(workdir, Path) else partial(MirroredStore, mirror=mirror)
 
-
-MakeStore = Callable[[Path, int, int], Store]
