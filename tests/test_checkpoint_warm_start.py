@@ -10,11 +10,11 @@ import pytest
 from networks import IMAGE_SHAPE, architecture, digit_images, used_variables
 from runs import tiny, trained
 
-from plq import main
 from plq.checkpoint.match import leaf_shapes
 from plq.checkpoint.model_file import write_model
 from plq.checkpoint.prune import prune
 from plq.checkpoint.warm_start import read_start, warm_start_from
+from plq.cli import train as main
 from plq.errors import UserError
 from plq.layers.factory import QuantConfig
 from plq.layers.variables import flatten

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plq import evaluate, main, predict, prune
 from plq.checkpoint.model_file import VARIABLES
 from plq.checkpoint.store import open_store
+from plq.cli import evaluate, predict, prune
+from plq.cli import train as main
 from plq.data.digits import load_digits
 from plq.errors import UserError
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from tfds_sets import noise, write_set
 
-from plq import describe
+from plq.cli import describe
 from plq.errors import UserError
 from plq.layers.cost import cost_table
 from plq.layers.describe import layer_table

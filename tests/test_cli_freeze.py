@@ -11,8 +11,8 @@ from PIL import Image
 from runs import tiny_config
 
 import plq
-from plq import evaluate, freeze, info, predict
 from plq.checkpoint.model_file import read_model, write_model
+from plq.cli import evaluate, freeze, info, predict
 from plq.config.load import build_config
 from plq.data.digits import load_digits
 from plq.errors import UserError

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from plq import prepare
+from plq.cli import prepare
 from plq.data import crops, jpeg
 from plq.data.loader import RecordLoader
 from plq.data.records import Metrics, Plan, center_crops, train_batches

@@ -17,9 +17,9 @@ from networks import digit_images
 from safetensors.numpy import load_file
 from tfds_sets import noise, write_set
 
-from plq import main
 from plq.checkpoint.model_file import VARIABLES
 from plq.checkpoint.store import open_store
+from plq.cli import train as main
 from plq.config.load import build_config, default
 from plq.data.loader import ArrayLoader
 from plq.data.sets import Split
@@ -126,7 +126,7 @@ def test_an_evaluation_counts_each_image_once(photographs):
 
 
 @pytest.fixture(scope="module")
-def build_config(tmp_path_factory):
+def config(tmp_path_factory):
     file = tmp_path_factory.mktemp("config") / "config.py"
     file.write_text(CONFIG)
     return file

@@ -12,9 +12,8 @@ from plq.errors import UserError
 
 ROOT = Path(plq.__file__).parent
 ROOMS = [
-    "errors", "variables", "scratch", "remote", "door", "hosts", "data", "prepare", "quant", "layers", "models",
-    "train", "checkpoint", "prune", "inference", "frozen", "served", "report", "settings", "config", "command_line",
-    "experiment", "loop", "main", "evaluate", "predict", "describe", "card", "info", "freeze", "export", "compare",
+    "errors", "checks", "storage", "data", "quant", "layers", "models", "distributed", "train", "checkpoint", "runtime",
+    "report", "config", "trainer", "exporters", "compare", "cli", "main",
 ]  # fmt: skip
 
 

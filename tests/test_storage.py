@@ -14,10 +14,10 @@ import stores
 from runs import tiny, to_the_end
 
 import plq
-from plq import evaluate, freeze, prune
 from plq.checkpoint.mirrored import MirroredStore
 from plq.checkpoint.model_file import VARIABLES
 from plq.checkpoint.warm_start import read_start
+from plq.cli import evaluate, freeze, prune
 from plq.errors import UserError
 from plq.exporters.source import open_source
 from plq.runtime import stripped_model

@@ -66,4 +66,3 @@ def claimed(workdir: Path | Address, chosen: Config) -> Iterator[tuple[Path, Mak
             held.enter_context(copied(workdir, folder))
         require_shared(folder)
         yield folder, Store if isinstance(workdir, Path) else partial(MirroredStore, mirror=mirror)
-
