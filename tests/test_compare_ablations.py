@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plq.compare.__main__ import parse
+from plq.cli.compare import parse
 
 ROOT = Path(__file__).parents[1]
 SCRIPT, CONFIG = ROOT / "launch" / "ablations.sh", str(ROOT / "configs" / "digits_w1a2.py")

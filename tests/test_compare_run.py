@@ -82,7 +82,7 @@ def test_what_a_comparison_leaves(finished):
 
 
 def test_another_config_or_a_busy_folder_is_refused(finished, monkeypatch):
-    from plq.compare.__main__ import main
+    from plq.cli.compare import main
     from plq.report.workdir import lock
 
     out, done = finished
@@ -97,7 +97,7 @@ def test_another_config_or_a_busy_folder_is_refused(finished, monkeypatch):
 
 
 def test_a_single_training_has_a_report(finished, monkeypatch, capsys):
-    from plq.compare.report.__main__ import main
+    from plq.cli.report import main
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     workdir = finished[0] / "cells" / "expanded_0"

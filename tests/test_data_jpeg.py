@@ -18,7 +18,7 @@ from PIL import Image
 from plq.cli import prepare
 from plq.data import crops, jpeg
 from plq.data.loader import RecordLoader
-from plq.data.records import Metrics, Plan, center_crops, train_batches
+from plq.data.records import Tally, Plan, center_crops, train_batches
 from plq.data.source import RecordSource
 from plq.errors import UserError
 
@@ -276,7 +276,7 @@ def test_too_many_unreadable_records_end_the_run(damaged):
     with pytest.raises(UserError, match=r"of \d+ records are unreadable.*share of 0 \(data.corrupt_share\)"):
         batches(damaged, corrupt_share=0)
     assert len(batches(damaged, corrupt_share=0.004)) == 6  # 4 of 48, within 4 of the first 1,000
-    metrics = Metrics(0.01)
+    metrics = Tally(0.01)
     metrics.count(5000, ["a"] * 50)
     with pytest.raises(UserError, match="51 of 5051"):
         metrics.count(0, ["photos: b"])

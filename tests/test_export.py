@@ -19,7 +19,7 @@ from runs import tiny_config
 from plq.config.load import build_config
 from plq.errors import UserError
 from plq.exporters import check, formats, qdq, stablehlo
-from plq.exporters.__main__ import main
+from plq.cli.export import main
 from plq.exporters.check import Exported, compare
 from plq.exporters.formats import FORMATS, export_onnx
 from plq.exporters.qonnx import QONNX, signed_bits
