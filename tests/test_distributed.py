@@ -126,7 +126,7 @@ def test_an_evaluation_counts_each_image_once(photographs):
 
 
 @pytest.fixture(scope="module")
-def build_config(tmp_path_factory):
+def config(tmp_path_factory):
     file = tmp_path_factory.mktemp("config") / "config.py"
     file.write_text(CONFIG)
     return file

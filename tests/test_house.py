@@ -12,9 +12,10 @@ from plq.errors import UserError
 
 ROOT = Path(plq.__file__).parent
 ROOMS = [
-    "errors", "variables", "scratch", "remote", "door", "hosts", "data", "prepare", "quant", "layers", "models",
-    "train", "checkpoint", "prune", "inference", "frozen", "served", "report", "settings", "config", "command_line",
-    "experiment", "loop", "main", "evaluate", "predict", "describe", "card", "info", "freeze", "export", "compare",
+    "errors", "modes", "variables", "paths", "scratch", "output", "remote", "door", "devices", "hosts", "data",
+    "prepare", "quant", "layers", "models", "train", "checkpoint", "prune", "inference", "frozen", "served", "report",
+    "settings", "config", "flagfile", "command_line", "experiment", "loop", "main", "evaluate", "predict", "describe",
+    "card", "info", "freeze", "export", "compare",
 ]  # fmt: skip
 
 
