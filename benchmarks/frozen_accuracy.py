@@ -24,9 +24,9 @@ import numpy as np
 from plq.errors import UserError
 from plq.exporters.formats import FORMATS, export_onnx
 from plq.quant.registry import activation_quantizer, weight_quantizer
-from plq.report.workdir import write_text_atomic
 from plq.runtime.frozen import FrozenModel, load
 from plq.runtime.sizes import layers, quantized_ratio
+from plq.storage.output import write_text_atomic
 from plq.trainer.evaluation import all_logits
 from plq.trainer.image_comparison import open_test
 

@@ -60,11 +60,11 @@ def chosen(plan: Plan, steps: int) -> list[tuple[bytes, Box, bool]]:
     return [rows[place] for place in range(steps * plan.batch_size)]
 
 
-def pillow(row: tuple[bytes, Box, bool], size: int) -> np.ndarray:
+def pillow(row: tuple[bytes, Box, bool], size: tuple[int, int]) -> np.ndarray:
     data, box, mirrored = row
     image = Image.open(io.BytesIO(data)).convert("RGB")
     image = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
+    image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
 
 
@@ -79,7 +79,7 @@ def tensorflow_batches(rows, plan: Plan, threads: int):
 
     def make(data, box, mirrored):
         image = tf.image.decode_and_crop_jpeg(data, box, channels=3)
-        image = tf.cast(tf.image.resize(image, (plan.size, plan.size)) + 0.5, tf.uint8)
+        image = tf.cast(tf.image.resize(image, plan.size) + 0.5, tf.uint8)
         return tf.cond(mirrored, lambda: image[:, ::-1], lambda: image)
 
     columns = ([row[0] for row in rows], np.array([row[1] for row in rows], np.int32), [row[2] for row in rows])
@@ -101,9 +101,10 @@ def rate(make: Callable[[], object], images: int) -> tuple[float, float]:
 def variants(given: argparse.Namespace) -> dict[str, Callable[[], object]]:
     source, crop = RecordSource(given.name, given.split, given.data_dir), CROPS[given.crop]
     memory, batch, threads = Memory(source), given.batch_size, given.threads
-    plan = Plan(memory, batch, given.size, 0, crop, True, (0, 1))
+    size = (given.size, given.size)
+    plan = Plan(memory, batch, size, 0, crop, True, (0, 1))
     rows = chosen(plan, given.steps)
-    stream = lambda origin: lambda: train_batches(origin, batch, given.size, 0, 0, given.steps, crop, True, threads)
+    stream = lambda origin: lambda: train_batches(origin, batch, size, 0, 0, given.steps, crop, True, threads)
     found = {"plq, reading records": stream(Large(source)), "plq": stream(memory)}
     found["Pillow"] = lambda: pillow_batches(rows, plan)
     if importlib.util.find_spec("tensorflow"):

@@ -11,6 +11,20 @@ class UserError(ValueError):
     Every program of plq prints it after ``plq: `` and exits with status 2; nothing else is printed.
     """
 
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def printable(text: object) -> str:
+    r"""The text in one line that any UTF-8 terminal or file takes: what is not printable becomes an escape.
+
+    File names may hold line feeds, control characters, and bytes that are no UTF-8.
+
+    >>> printable("two\nlines")
+    'two\\nlines'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
 
 def nearest(name: str, legal: Iterable[str]) -> str:
     """A tail for a message about an unknown name: the nearest legal one, then all of them.

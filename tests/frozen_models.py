@@ -73,7 +73,7 @@ def normalized(graph: Graph) -> Graph:
 
 def digits(count: int, size: int) -> np.ndarray:
     """Real digits, uint8 [count, size, size, 1]."""
-    return np.stack([resize(image, size) for image in load_digits()[0][:count]])
+    return np.stack([resize(image, (size, size)) for image in load_digits()[0][:count]])
 
 
 def small_graph(weights=BINARY, activation=None, residual=False, inputs=TWO_BITS, scale_shape=(1, 1, 1, 1)) -> Graph:

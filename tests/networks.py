@@ -26,7 +26,7 @@ IMAGE_SHAPE = (40, 40, 1)
 
 def digit_images(count: int) -> np.ndarray:
     """Real digits, uint8 [count, 40, 40, 1]."""
-    return np.stack([resize(image, 40) for image in load_digits()[0][-count:]])
+    return np.stack([resize(image, (40, 40)) for image in load_digits()[0][-count:]])
 
 
 def architecture(weights="dorefa", weight_bits=1, activation_bits=2, width=0.125, **precision) -> Architecture:

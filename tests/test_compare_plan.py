@@ -4,8 +4,8 @@ import jax
 import pytest
 from runs import tiny_config
 
-from plq.cli.train import parse as parse_training
 from plq.cli.compare import parse, trainings_of
+from plq.cli.train import parse as parse_training
 from plq.compare.plan import make_plan, parse_axis
 from plq.compare.variants import variant_of
 from plq.config.flags import read

@@ -18,11 +18,11 @@ from PIL import Image
 from plq.cli import prepare
 from plq.data import crops, jpeg
 from plq.data.loader import RecordLoader
-from plq.data.records import Tally, Plan, center_crops, train_batches
+from plq.data.records import Plan, Tally, center_crops, train_batches
 from plq.data.source import RecordSource
 from plq.errors import UserError
 
-SIZE = 32
+SIZE = (32, 32)
 real = pytest.mark.skipif(
     not (Path(os.environ.get("TFDS_DATA_DIR", "/nowhere")) / "imagenet2012").is_dir(), reason="no imagenet2012"
 )
@@ -116,7 +116,8 @@ def test_both_ways_resize_alike(monkeypatch, size):
 
 
 @given(
-    height=st.integers(1, 3000), width=st.integers(1, 3000), size=st.integers(1, 400), seed=st.integers(0, 2**32),
+    height=st.integers(1, 3000), width=st.integers(1, 3000),
+    size=st.tuples(st.integers(1, 400), st.integers(1, 400)), seed=st.integers(0, 2**32),
     name=st.sampled_from(sorted(crops.CROPS)),
 )  # fmt: skip
 @settings(max_examples=300, deadline=None)
@@ -128,7 +129,7 @@ def test_boxes_are_inside_the_image(height, width, size, seed, name):
 
 def boxes(name: str, height: int, width: int, count: int = 400) -> np.ndarray:
     rng = np.random.default_rng(3)
-    return np.array([crops.CROPS[name](rng, height, width, 224) for _ in range(count)])
+    return np.array([crops.CROPS[name](rng, height, width, (224, 224)) for _ in range(count)])
 
 
 def test_random_resized_boxes_have_the_area_and_aspect_asked_for():
@@ -136,7 +137,7 @@ def test_random_resized_boxes_have_the_area_and_aspect_asked_for():
     area, aspect = height * width / (375 * 500), width / height
     assert 0.07 < area.min() < 0.12 and 0.9 < area.max() <= 1 and aspect.min() > 0.74 and aspect.max() < 1.35
     assert abs(np.log(aspect[area < 0.4]).mean()) < 0.05
-    narrow = crops.random_resized_box(np.random.default_rng(0), 10, 1000, 8, area=(0.9, 1.0))
+    narrow = crops.random_resized_box(np.random.default_rng(0), 10, 1000, (8, 8), area=(0.9, 1.0))
     assert narrow == (0, 494, 10, 13)  # nothing fits: the middle, as near as the aspect allows
 
 
@@ -145,23 +146,23 @@ def test_the_authors_boxes_scale_by_at_most_what_they_say():
     assert height.max() <= 375 and height.min() >= 375 * 224 / (308 * 1.15) - 1
     assert (width / height).min() > 0.85 / 1.15 - 0.01 and (width / height).max() < 1.15 / 0.85 + 0.01
     assert top.max() > 60 and left.max() > 150 and (top + height).max() <= 375
-    small = crops.authors_box(np.random.default_rng(0), 100, 150, 224)
+    small = crops.authors_box(np.random.default_rng(0), 100, 150, (224, 224))
     assert small.height == 100  # enlarged to the size, and no further
 
 
 def test_the_middle_is_what_resizing_and_cropping_gives():
     image = photo(375, 500)
     resized = jpeg.resize_rgb(image, (256, 341))[16:240, 58:282].astype(int)
-    assert crops.center_box(375, 500, 224) == (24, 86, 328, 328)
-    assert np.abs(crops.center_crop(image, 224) - resized).mean() < 1
-    assert crops.center_box(300, 400, 224, resize=224) == (0, 50, 300, 300)
+    assert crops.center_box(375, 500, (224, 224)) == (24, 86, 328, 328)
+    assert np.abs(crops.center_crop(image, (224, 224)) - resized).mean() < 1
+    assert crops.center_box(224, 224, (224, 224)) == (0, 0, 224, 224)
 
 
 @pytest.mark.parametrize("crop", [crops.random_resized_crop, crops.authors_crop])
 @pytest.mark.parametrize("shape", [(375, 500), (20, 31), (1, 1), (900, 64)])
 def test_crops_have_the_size_asked_for(crop, shape):
     image = crop(np.random.default_rng(0), photo(*shape), SIZE)
-    assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8
+    assert image.shape == (*SIZE, 3) and image.dtype == np.uint8
 
 
 def test_flip_mirrors_about_half():
@@ -228,7 +229,7 @@ def same(some, others) -> bool:
 
 def test_an_epoch_holds_every_record_in_the_order_of_the_seed(source):
     found = batches(source)
-    assert all(images.shape == (8, SIZE, SIZE, 3) and images.dtype == np.uint8 for images, _ in found)
+    assert all(images.shape == (8, *SIZE, 3) and images.dtype == np.uint8 for images, _ in found)
     assert all(labels.shape == (8,) and labels.dtype == np.int32 for _, labels in found)
     for epoch in (found[:3], found[3:]):
         assert sorted(np.concatenate([labels for _, labels in epoch])) == list(range(24))
@@ -346,7 +347,7 @@ def test_evaluation_takes_the_middle_of_each_record_in_order(source):
     images, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     np.testing.assert_array_equal(labels, [source[index][1] for index in range(24)])
     whole = crops.center_crop(jpeg.decode_rgb(source[2][0], "x"), SIZE).astype(int)
-    assert images.shape == (24, SIZE, SIZE, 3) and np.abs(images[2] - whole).mean() < 2
+    assert images.shape == (24, *SIZE, 3) and np.abs(images[2] - whole).mean() < 2
     feed = RecordLoader(source, 10, 0, SIZE, "resized", True, threads=2, corrupt_share=0)
     *_, (filled, others, mask) = feed.eval_batches()
     assert len(filled) == len(others) == len(mask) == 10 and mask.sum() == 4
@@ -358,7 +359,7 @@ def test_real_photographs_train_and_evaluate(monkeypatch):
     train, validation = (RecordSource("imagenet2012", split) for split in ("train", "validation"))
     assert len(train.class_names) == 1000 and len(train) >= 64
     first = batches(train, 0, 1, 32, corrupt_share=0)
-    images, labels = next(center_crops(validation, 16, 224))
+    images, labels = next(center_crops(validation, 16, (224, 224)))
     assert images.shape == (16, 224, 224, 3) and 60 < images.mean() < 180 and labels.max() < 1000
     without_extras(monkeypatch)
     slow = batches(train, 0, 1, 32, corrupt_share=0)

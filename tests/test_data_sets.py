@@ -130,7 +130,7 @@ def test_digits_are_split_once_and_for_all():
     train, test = load_split("digits", "train"), load_split("digits", "test", 16)
     assert train.images.shape == (1437, 8, 8, 1) and test.images.shape == (360, 16, 16, 1)
     assert train.images.max() == 255 and np.bincount(test.labels).min() > 20
-    np.testing.assert_array_equal(test.images[0], resize(load_digits()[0][1437], 16))
+    np.testing.assert_array_equal(test.images[0], resize(load_digits()[0][1437], (16, 16)))
     with pytest.raises(UserError, match="split 'tset' of digits: unknown; did you mean test"):
         load_split("digits", "tset")
 

@@ -16,10 +16,10 @@ from frozen_models import CHANNELS, digits, frozen_model, small_model
 from PIL import Image
 from runs import tiny_config
 
+from plq.cli.export import main
 from plq.config.load import build_config
 from plq.errors import UserError
 from plq.exporters import check, formats, qdq, stablehlo
-from plq.cli.export import main
 from plq.exporters.check import Exported, compare
 from plq.exporters.formats import FORMATS, export_onnx
 from plq.exporters.qonnx import QONNX, signed_bits

@@ -19,7 +19,8 @@ from plq.report.metrics import MetricsFile, read_metrics
 from plq.report.progress import Progress
 from plq.report.table import format_table, human_bytes
 from plq.report.tensorboard import EventWriter
-from plq.report.workdir import lock, prepare_workdir, require_shared, write_text_atomic
+from plq.report.workdir import lock, prepare_workdir, require_shared
+from plq.storage.output import write_text_atomic
 
 METRICS = {"loss": 0.41273, "accuracy": 0.8812, "lr": 1e-3, "factor": 0.4271}
 

@@ -17,6 +17,7 @@ from plq.checkpoint.prune import prune
 from plq.data.digits import TRAIN_EXAMPLES, load_digits
 from plq.layers.convert import Rule, conversion_table, convert
 from plq.layers.scales import calibrate
+from plq.modes import in_32_bits
 from plq.train.factor import FactorSchedule
 
 BATCH = 64
@@ -56,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
 
         gradients, statistics = jax.grad(loss_of, has_aux=True)(weights)
-        updates, opt_state = optimizer.update(gradients, opt_state, weights)
+        with in_32_bits():  # for Adam, which under JAX_ENABLE_X64 would compute in float64
+            updates, opt_state = optimizer.update(gradients, opt_state, weights)
         return optax.apply_updates(weights, updates), statistics, opt_state
 
     variables = jax.jit(convert(network, rules, 1.0).init)(jax.random.key(0, impl="rbg"), images[:1])

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from plq.data.images import EIGHT_BITS, UNREADABLE, open_image, pixels, upright
+from plq.data.images import UNREADABLE, is_deep, open_image, pixels, upright
 from plq.errors import UserError
 from plq.runtime.frozen import FrozenModel
 
@@ -45,5 +45,5 @@ def check(data: bytes, max_pixels: int) -> None:
         raise Refused(415, f"image: found no picture, allowed {', '.join(FORMATS)}") from error
     if image.width * image.height > max_pixels:
         raise Refused(413, f"image: found {image.width}x{image.height} pixels, allowed {max_pixels:,} in all")
-    if image.mode not in EIGHT_BITS:
+    if is_deep(image):
         raise Refused(415, f"image: found mode {image.mode}, allowed 8 bits per channel")

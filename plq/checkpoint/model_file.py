@@ -17,6 +17,7 @@ from safetensors.numpy import load, save
 
 from plq.errors import UserError
 from plq.layers.variables import flatten, nest
+from plq.storage.output import require_room, writing
 
 FORMAT, VERSION = "plq-model", 1
 DESCRIPTION, VARIABLES = "model.json", "variables.safetensors"
@@ -30,20 +31,37 @@ def write_model(path: Path, variables: dict[str, Any], description: dict[str, An
         variables: nested dict of arrays. description: JSON values.
     Raises UserError if something else is at ``path``, or it cannot be written.
     """
-    if path.exists() and not _is_model(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path}: is there and is not a model of plq; it is left alone, choose another path")
+    require_place(path)
     tensors = save({name: np.asarray(leaf, order="C") for name, leaf in flatten(variables).items()})
     digest = hashlib.sha256(tensors).hexdigest()
     header = {"format": FORMAT, "version": VERSION, "sha256": digest, "description": description}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        _write_synced(temporary / VARIABLES, tensors)
-        _write_synced(temporary / DESCRIPTION, (json.dumps(header, indent=1) + "\n").encode())
-        temporary.chmod(0o755)
-        _replace_folder(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from error
+    target = Path(os.path.realpath(path))
+    with writing(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".plq-"))
+        try:
+            _write_synced(temporary / VARIABLES, tensors)
+            _write_synced(temporary / DESCRIPTION, (json.dumps(header, indent=1) + "\n").encode())
+            temporary.chmod(0o755)
+            _replace_folder(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_place(path: Path) -> None:
+    """Raise UserError unless a model folder can be written at ``path``: a new or empty one, or in place of a model."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is there and is not a model of plq; it is left alone, choose another path")
+    if path.is_dir() and any(path.iterdir()):
+        others = {found.name for found in path.iterdir()} - {DESCRIPTION, VARIABLES}
+        if others:
+            found = f"holds {min(others)}, which is no part of a model of plq"
+            raise UserError(f"{path}: {found}; it is left alone, choose another path")
+        try:
+            _read_header(path / DESCRIPTION)
+        except UserError as error:
+            raise UserError(f"{error}; it is left alone, choose another path") from error
+    require_room(path, "")
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -64,7 +82,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Variables (nested dict of NumPy arrays) and description. Raises UserError for any defect."""
-    if not _is_model(path):
+    if not (path / DESCRIPTION).is_file():
         raise UserError(_what_it_is(path))
     header = _read_header(path / DESCRIPTION)
     try:
@@ -77,10 +95,6 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return nest(load(tensors)), header["description"]
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path / VARIABLES}: not readable ({error})") from error
-
-
-def _is_model(path: Path) -> bool:
-    return (path / DESCRIPTION).is_file()
 
 
 def _what_it_is(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from plq.checkpoint.model_file import write_model
+from plq.checkpoint.model_file import require_place, write_model
 from plq.checkpoint.store import open_store
 from plq.errors import UserError
 from plq.layers.variables import ANCILLARY, KEPT, ancillary_leaves, leaf_path
@@ -59,8 +59,10 @@ def prune_checkpoint(workdir: Path, step: int | None, out: Path, force: bool = F
 
     Args:
         step: which checkpoint; None takes the latest. force: strip although f > 0.
-    Raises UserError if there is no such checkpoint, or f > 0 there and not ``force``.
+    Raises UserError if there is no such checkpoint, f > 0 there and not ``force``, or ``out`` cannot be
+    written to.
     """
+    require_place(out)
     store = open_store(workdir)
     step = store.choose(step)
     record = store.record(step)

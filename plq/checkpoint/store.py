@@ -166,7 +166,7 @@ class Store:
     def _manifest(self, step: int) -> dict[str, Any]:
         """What `save` wrote beside the arrays. Raises one of READ_ERRORS if it cannot be read."""
         file = self.directory / str(step) / "_CHECKPOINT_METADATA"
-        return without_crc(json.loads(file.read_text())["custom_metadata"])
+        return without_crc(json.loads(file.read_text("utf-8"))["custom_metadata"])
 
     def _accuracy(self, step: int) -> float | None:
         try:

@@ -1,6 +1,7 @@
 """What all programs of plq share: how they read arguments, and how they end when something is wrong."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -9,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from plq.errors import UserError
+from plq.errors import UserError, printable
 from plq.storage.address import Address, named, place
+from plq.storage.paths import path_of
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,13 +33,25 @@ def path_or_address(text: str) -> Path | Address:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def local_path(text: str) -> Path:
+    """The type of an argument that names a folder or a file on this machine."""
+    try:
+        return path_of(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a program: status 0, or 2 after one line on stderr that says what was wrong."""
     for name in ("absl", "gcsfs", "google.auth"):  # these log pages of what is then raised
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.formatwarning = lambda message, *_, **__: f"plq: warning: {named(str(message))}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"plq: warning: {printable(named(str(message)))}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding does not have is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         print(f"plq: {named(str(error))}", file=sys.stderr)
         sys.exit(2)
@@ -46,3 +60,7 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a full disk behind stdout, or a file system that fails while it is read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"plq: {printable(error.filename or 'output')}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

@@ -14,13 +14,15 @@ from plq.compare.comparison import Comparison, collect
 from plq.compare.diagnostics import Diagnostics, diagnosed
 from plq.compare.plan import Plan, changed_fields, make_plan, parse_axis
 from plq.compare.preflight import preflight
-from plq.compare.report.page import write_report
+from plq.compare.report.page import require_report, write_report
 from plq.compare.runs import Stopped, Training, require_same_configs, run_all, say, share_compiled, show
 from plq.compare.table import markdown
 from plq.compare.vmapped_runs import groups_of, run_vmapped
 from plq.config.flags import Command, read
-from plq.errors import UserError
-from plq.report.workdir import lock, prepare_workdir, write_text_atomic
+from plq.errors import UserError, printable
+from plq.report.workdir import lock, prepare_workdir
+from plq.storage.output import write_text_atomic
+from plq.storage.paths import path_of
 
 MARK = "compare.json"
 OURS = (MARK, "cells", ".lock")
@@ -87,8 +89,8 @@ def parse(argv: list[str]) -> Given:
         raise UserError("--out DIR: missing (see --help)")
     return Given(
         command=command,
-        out=Path(given["out"]),
-        cells=Path(given["cells"]) if given["cells"] else None,
+        out=_folder("--out", given["out"]),
+        cells=_folder("--cells", given["cells"]) if given["cells"] else None,
         seeds=given["seeds"],
         variants=tuple(given["variants"]),
         vary=tuple(given["vary"]),
@@ -96,6 +98,13 @@ def parse(argv: list[str]) -> Given:
         reestimate=given["reestimate"],
         skip_illegal=given["skip_illegal"],
     )
+
+
+def _folder(option: str, text: str) -> Path:
+    try:
+        return path_of(text)
+    except UserError as error:
+        raise UserError(f"{option} {error}") from error
 
 
 def trainings_of(plan: Plan, config: str, directory: Path) -> list[Training]:
@@ -118,6 +127,7 @@ def compare(given: Given) -> Comparison:
     facts = preflight(plan)
     prepare_workdir(directory, option, OURS)
     prepare_workdir(given.out, "--out", OURS)
+    require_report(given.out, "--out")
     share_compiled(directory)
     with lock(directory, option):
         failed = {} if given.together == 1 else run_vmapped(groups_of(plan, trainings, given.together), directory)
@@ -154,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     command = shlex.join(["python", "-m", "plq.compare", *argv])
     write_text_atomic(given.out / MARK, json.dumps({"command": command, **found.to_json()}, indent=1) + "\n")
     print(markdown(found.points, found.variants))
-    print(f"report: {write_report(found, diagnostics_of(found, given.reestimate), given.out, command)}")
+    print(f"report: {printable(write_report(found, diagnostics_of(found, given.reestimate), given.out, command))}")
     for folder, reason in found.failed.items():
         print(f"failed: {(given.cells or given.out) / folder}: {reason}", file=sys.stderr)
     sys.exit(1 if found.failed else 0)

@@ -10,6 +10,8 @@ from plq.cli.common import run
 from plq.config.flags import Command, read
 from plq.config.schema import Data
 from plq.data import prepared
+from plq.data.images import size_of
+from plq.distributed.devices import devices
 from plq.errors import UserError
 from plq.report.table import format_table, human_bytes
 from plq.trainer.describe import BYTES, HEADER, Row, Shape, cells_of, rows_of, totals
@@ -49,7 +51,7 @@ def shape_and_classes(data: Data, image_shape: Shape | None, num_classes: int | 
     if image_shape is not None and num_classes is not None:
         return image_shape, num_classes
     (height, width, channels), classes = _of_set(data)
-    shape = image_shape or (data.image_size or height, data.image_size or width, channels)
+    shape = image_shape or (*(size_of(data.image_size) or (height, width)), channels)
     if not min(shape):
         raise UserError(f"data.name={data.name}: its images vary in size; give --image_shape=H,W,C or data.image_size")
     return shape, num_classes or classes
@@ -100,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         print(USAGE)
         return
     command = read(argv, _define)
+    devices()
     config, stated = command.config, command.flags["num_classes"].value
     image_shape, num_classes = shape_and_classes(config.data, _stated_shape(command), stated)
     rows = rows_of(config, image_shape, num_classes)

@@ -4,15 +4,15 @@ import dataclasses
 import math
 from pathlib import Path
 
-import jax
-
 from plq.checkpoint.store import open_store
 from plq.cli.common import arguments, path_or_address, run
 from plq.config.load import build_config, read_config
-from plq.config.schema import MeshConfig
-from plq.data.sets import default_splits
-from plq.errors import UserError
-from plq.runtime.loading import open_model
+from plq.config.schema import Data, MeshConfig
+from plq.data.loader import DataLoader
+from plq.data.sets import default_splits, describe
+from plq.distributed.devices import devices
+from plq.errors import UserError, printable
+from plq.runtime.loading import Servable, open_model
 from plq.storage.address import Address, named
 from plq.storage.staging import RUN, staged_input
 from plq.trainer.evaluation import all_logits, evaluation, open_loader
@@ -29,8 +29,8 @@ def evaluate_checkpoint(given: Path | Address, step: int | None, data_dir: str) 
 def _evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
     chosen = build_config(read_config(workdir), str(workdir / "config.json"))
     data = dataclasses.replace(chosen.data, data_dir=data_dir or chosen.data.data_dir)
-    devices = math.gcd(data.batch_size // chosen.train.accumulate, jax.device_count())  # those that are here
-    chosen = dataclasses.replace(chosen, data=data, mesh=MeshConfig(data=devices))
+    count = math.gcd(data.batch_size // chosen.train.accumulate, len(devices()))  # of those that are here
+    chosen = dataclasses.replace(chosen, data=data, mesh=MeshConfig(data=count))
     store = open_store(workdir)
     step = store.choose(step)
     setup = assemble(chosen)
@@ -47,12 +47,22 @@ def evaluate_model(path: Path | Address, split: str, data_dir: str, batch_size: 
     data = trained_on(model, str(path))
     data = dataclasses.replace(data, data_dir=data_dir or data.data_dir, batch_size=batch_size)
     split = split or data.test_split or default_splits(data.name)[1]
-    logits, labels = all_logits(model, open_loader(data, split))
+    logits, labels = all_logits(model, open_labelled(model, data, split))
     return _line(f"{path} on {data.name} {split}", evaluation(logits, labels), len(labels))
 
 
+def open_labelled(model: Servable, data: Data, split: str) -> DataLoader:
+    """The images of a split, with labels of the model's classes. Raises UserError if the set's are other ones."""
+    names, wanted = describe(data.name, data.data_dir).class_names, tuple(model.class_names)
+    if len(names) != len(wanted):
+        raise UserError(f"data.name={data.name}: found {len(names)} classes, the model has {len(wanted)}")
+    if names != wanted and sorted(names) == sorted(wanted):
+        raise UserError(f"data.name={data.name}: its classes are in another order than the model's")
+    return open_loader(data, split)
+
+
 def _line(what: str, found: dict[str, float], examples: int) -> str:
-    return f"{what}: accuracy {100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, {examples:,} images"
+    return f"{printable(what)}: accuracy {100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, {examples:,} images"
 
 
 def main(argv: list[str] | None = None) -> None:

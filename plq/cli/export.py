@@ -1,20 +1,19 @@
 """Writes a model in another format and runs it: ``python -m plq.export --format onnx --model DIR --out model.onnx``."""
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from plq.cli.common import arguments, path_or_address, run
-from plq.errors import UserError
+from plq.cli.common import arguments, local_path, path_or_address, run
+from plq.errors import UserError, printable
 from plq.exporters.check import compare
-from plq.exporters.formats import FORMATS, Export
+from plq.exporters.formats import FORMATS, Export, is_export
 from plq.exporters.source import Source, image_files, open_source, test_images
 from plq.report.table import human_bytes
 from plq.storage.address import named
-from plq.storage.staging import staged_output
+from plq.storage.output import replacing, require_file, writing
+from plq.storage.staging import staged_output as sent
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -28,7 +27,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
     fast = "onnx: integer kernels also for layers in which they take a step one sum early or late"
     parser.add_argument("--fast", action="store_true", help=fast)
-    parser.add_argument("--images", type=Path, nargs="+", default=[], help="to check on (default: the test images)")
+    parser.add_argument(
+        "--images", type=local_path, nargs="+", default=[], help="to check on (default: the test images)"
+    )
+    parser.add_argument("--convert", action="store_true", help="bring --images to the model's number of channels")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
     parser.add_argument("--count", type=int, default=1000, help="how many test images to check on (default: 1000)")
     parser.add_argument("--unchecked", action="store_true", help="write the file even without images to check on")
@@ -39,15 +41,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UserError(f"--fast: has no effect with --format {given.format}")
     if given.images and given.data_dir:
         raise UserError("--data_dir: has no effect with --images")
-    if isinstance(given.out, Path) and given.out.is_dir():
-        raise UserError(f"--out {given.out}: is a folder, allowed the name of a file")
+    if given.convert and not given.images:
+        raise UserError("--convert: has no effect without --images")
+    if isinstance(given.out, Path):
+        inputs = {"--model": given.model, **{f"--images {image}": image for image in given.images}}
+        require_file(given.out, inputs, is_export, "an export of plq")
     return given
 
 
 def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | None:
     """uint8 [count, *image_shape]; None if there are none and that was allowed. Raises UserError otherwise."""
     if given.images:
-        return image_files(source.frozen, given.images)
+        return image_files(source.frozen, given.images, given.convert)
     try:
         return test_images(source.frozen, given.data_dir, given.count)
     except UserError as error:
@@ -61,23 +66,12 @@ def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray 
     """Write the file, run it, and keep it if it does what the model does. Returns lines about it."""
     options = {"fast": True} if given.fast else {}
     export = FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
-    try:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=given.out.parent, prefix=f".{given.out.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(export.data)
-            verdict = "not checked: no images"
-            if images is not None:
-                verdict = verified(source, export, temporary, images)
-            temporary.chmod(0o644)
-            temporary.replace(given.out)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {given.out}: cannot be written ({error.strerror})") from error
-    return [*export.notes, f"{given.out}: {human_bytes(len(export.data))}", verdict]
+    with writing(given.out, "--out"), replacing(given.out) as temporary:
+        temporary.write_bytes(export.data)
+        verdict = "not checked: no images"
+        if images is not None:
+            verdict = verified(source, export, temporary, images)
+    return [*export.notes, f"{printable(given.out)}: {human_bytes(len(export.data))}", verdict]
 
 
 def verified(source: Source, export: Export, path: Path, images: np.ndarray) -> str:
@@ -95,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     images = images_to_check(source, given)
     if images is not None:
         source.require_agreement(images)
-    with staged_output(given.out) as given.out:
+    with sent(given.out) as given.out:
         lines = write_checked(given, source, images)
     print(named("\n".join(lines)))
 

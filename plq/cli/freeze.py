@@ -11,26 +11,26 @@ from typing import Any
 
 from plq import __version__
 from plq.cli.common import arguments, path_or_address, run
-from plq.errors import UserError
+from plq.errors import UserError, printable
 from plq.report.frozen_summary import layer_table, summary
 from plq.report.model_card import MARK, card
-from plq.report.workdir import write_text_atomic
 from plq.runtime import file_format
 from plq.runtime.freezing import compare_on_noise, freeze, read_source
 from plq.runtime.frozen import from_frozen
-from plq.storage.address import named
+from plq.storage.address import Address, named
+from plq.storage.output import require_file, write_text_atomic
 from plq.storage.staging import staged_input, staged_output
 from plq.trainer.image_comparison import compare_on_data, open_test
 
 
-def _check_out(out: Path) -> Path:
+def _check_out(out: Path, model: Path | Address) -> Path:
     """Where the card goes. Raises UserError for a path that cannot be written to, before anything is computed."""
     if out.suffix != ".plq":
         raise UserError(f"--out {out}: allowed a name that ends in .plq")
+    require_file(out, {"--model": model}, file_format.is_frozen, "a frozen model")
     beside = out.with_suffix(".md")
-    if beside.exists() and not (beside.is_file() and beside.read_text(errors="replace").startswith(MARK)):
-        raise UserError(f"{beside}: is there and is not a model card; it is left alone, choose another --out")
-    file_format.check_free(out)
+    is_card = lambda path: path.read_text("utf-8", errors="replace").startswith(MARK)
+    require_file(beside, {"--model": model}, is_card, "a model card", f"--out {out}: the card")
     return beside
 
 
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _freeze(given: argparse.Namespace, out: Path) -> None:
-    beside = _check_out(out)
+    beside = _check_out(out, given.model)
     with staged_input(given.model) as path:
         source = read_source(path)
     frozen = freeze(source.exact)
@@ -71,7 +71,7 @@ def _freeze(given: argparse.Namespace, out: Path) -> None:
     print(layer_table(frozen))
     print()
     print(summary(frozen, len(data)))
-    print(named(f"\nwrote {out} and {beside}"))
+    print("\n" + printable(named(f"wrote {out} and {beside}")))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Classes of image files: ``python -m plq.predict --model PATH image.png ...``."""
 
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from plq.cli.common import arguments, path_or_address, run
-from plq.errors import UserError
+from plq.cli.common import arguments, local_path, path_or_address, run
+from plq.errors import UserError, printable
 from plq.runtime.loading import Servable, open_model, read_image
 
 
@@ -25,14 +24,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", type=path_or_address, required=True, help=what)
     parser.add_argument("--top", type=int, default=3, help="how many classes to name (default: 3)")
     parser.add_argument("--convert", action="store_true", help="bring images to the model's number of channels")
-    parser.add_argument("images", type=Path, nargs="+", help="image files; resized to the model's input")
+    parser.add_argument("images", type=local_path, nargs="+", help="image files; resized to the model's input")
     given = parser.parse_args(argv)
     if given.top < 1:
         raise UserError(f"--top {given.top}: allowed 1 or more")
     model, failed = open_model(given.model), False
     for path in given.images:
         try:
-            print(f"{path}: {top_classes(model, read_image(path, model, given.convert), given.top)}")
+            print(f"{printable(path)}: {top_classes(model, read_image(path, model, given.convert), given.top)}")
         except UserError as error:
             failed = True
             print(f"plq: {error}", file=sys.stderr)

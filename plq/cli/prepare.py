@@ -21,9 +21,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from plq.cli.common import arguments, run
+from plq.cli.common import arguments, local_path, run
 from plq.data.prepared import data_directory, open_set, split_sizes
-from plq.errors import UserError, nearest
+from plq.errors import UserError, nearest, printable
+from plq.storage.output import write_text_atomic
 
 CHUNK = 2**24
 CHECKED = ".checked.json"
@@ -35,7 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     parser = arguments("plq.cli.prepare", "Prepare a TFDS data set from its archives, once.")
     parser.add_argument("name", help="of the data set, as in data.name")
-    parser.add_argument("--manual_dir", type=Path, required=True, help="folder of the archives, under their own names")
+    parser.add_argument(
+        "--manual_dir", type=local_path, required=True, help="folder of the archives, under their own names"
+    )
     parser.add_argument("--data_dir", default="", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     given = parser.parse_args(argv)
     root = data_directory(given.data_dir)
@@ -45,11 +48,11 @@ def main(argv: list[str] | None = None) -> None:
         return
     with _alone(folder.parent):
         _require_tensorflow(builder)
-        archives = find_archives(builder, given.manual_dir.expanduser())
+        archives = find_archives(builder, given.manual_dir)
         _remove_leftovers(folder)
         _require_space(builder, folder.parent, archives)
         check_archives(archives, folder.parent / CHECKED)
-        _prepare(builder, given.manual_dir.expanduser())
+        _prepare(builder, given.manual_dir)
     _report(given.name, folder, root)
 
 
@@ -90,12 +93,12 @@ def check_archives(archives: dict[Path, Any], notes: Path) -> None:
             continue
         check_archive(path, info)
         done[str(path)] = state
-        notes.write_text(json.dumps(done))
+        write_text_atomic(notes, json.dumps(done))
 
 
 def _read_notes(notes: Path) -> dict[str, Any]:
     try:
-        found = json.loads(notes.read_text())
+        found = json.loads(notes.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -122,7 +125,7 @@ def _alone(folder: Path) -> Generator[None, None, None]:
     """Holds a lock, so that what looks unfinished is not another process's work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".prepare.lock").open("w")
+        lock = (folder / ".prepare.lock").open("w", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     with lock:
@@ -145,7 +148,7 @@ def _is_finished(name: str, folder: Path, root: Path) -> bool:
 
 def _report(name: str, folder: Path, root: Path) -> None:
     sizes = split_sizes(open_set(name, str(root)))  # refuses another format
-    print(f"{folder}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())}")
+    print(f"{printable(folder)}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())}")
 
 
 def _require_space(builder: Any, folder: Path, archives: dict[Path, Any]) -> None:
@@ -169,7 +172,7 @@ def _needs_tensorflow(name: str) -> UserError:
 
 def _remove_leftovers(folder: Path) -> None:
     for path in sorted(folder.parent.glob(f"incomplete.*_{folder.name}")):
-        print(f"removing {path}, left by an unfinished run")
+        print(f"removing {printable(path)}, left by an unfinished run")
         shutil.rmtree(path)
 
 

@@ -2,6 +2,9 @@
 
 from plq.checkpoint.prune import prune_checkpoint
 from plq.cli.common import arguments, path_or_address
+from plq.distributed.devices import devices
+from plq.errors import printable
+from plq.storage.output import require_apart
 from plq.storage.staging import RUN, staged_input, staged_output
 
 
@@ -15,10 +18,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=path_or_address, required=True, help="the model folder to write")
     parser.add_argument("--force", action="store_true", help="strip although the factor f is above 0")
     given = parser.parse_args(argv)
+    devices()
+    require_apart(given.out, {"--workdir": given.workdir})
     with staged_input(given.workdir, RUN) as workdir, staged_output(given.out) as out:
         dropped, step = prune_checkpoint(workdir, given.step, out, given.force)
     for path in dropped.paths:
         print(f"  dropped {path}")
-    print(f"step {step}: dropped {dropped}; model in {given.out}")
+    print(f"step {step}: dropped {dropped}; model in {printable(given.out)}")
     if not dropped.paths:
         print("(the checkpoint held no ancillary leaves: training had already left the branch behind)")

@@ -4,19 +4,19 @@ import shlex
 import sys
 from pathlib import Path
 
-from plq.cli.common import arguments, run
+from plq.cli.common import arguments, local_path, run
 from plq.compare.aggregate import aggregate
 from plq.compare.comparison import Comparison
 from plq.compare.diagnostics import diagnosed
 from plq.compare.history import read_history
 from plq.compare.plan import Plan, RunConfig, changed_fields
 from plq.compare.preflight import preflight
-from plq.compare.report.page import write_report
+from plq.compare.report.page import require_report, write_report
 from plq.compare.runs import Training
 from plq.compare.variants import variant_of
 from plq.config.load import build_config, read_config
 from plq.config.schema import Config
-from plq.errors import UserError
+from plq.errors import UserError, printable
 
 
 def of_run(workdir: Path) -> Comparison:
@@ -45,15 +45,16 @@ def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     argv = sys.argv[1:] if argv is None else argv
     parser = arguments("plq.compare.report", "Write the report of one training, finished or not, into its folder.")
-    parser.add_argument("--workdir", type=Path, required=True, help="the folder of a training")
+    parser.add_argument("--workdir", type=local_path, required=True, help="the folder of a training")
     workdir: Path = parser.parse_args(argv).workdir
+    require_report(workdir, "--workdir")
     found = of_run(workdir)
     probes = {}
     for (label, variant, seed), training in found.trainings.items():
         if (workdir / "model").is_dir():
             probes = {label: {variant: {seed: diagnosed(workdir, training.cell.config.data, seed, 0)}}}
     command = shlex.join(["python", "-m", "plq.compare.report", *argv])
-    print(f"report: {write_report(found, probes, workdir, command)}")
+    print(f"report: {printable(write_report(found, probes, workdir, command))}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ A run that was interrupted goes on when the same command is given again.
 
   --config FILE     a Python file with get_config(); what follows a colon is handed to it. The word quick there
                     (FILE:quick, FILE:ARGUMENT,quick) shrinks any config to a few steps of a narrow network
+  --flagfile FILE   more arguments, one a line; also for the other programs that take --config
   --workdir DIR     where everything is written (default: runs/<name of FILE>-<ARGUMENT>); also gs://BUCKET/NAME and
                     s3://BUCKET/NAME (pip install 'plq[remote]')
 

@@ -22,9 +22,9 @@ from plq.layers.activation import Activation
 from plq.layers.describe import layer_table, quantized_layers
 from plq.layers.variables import flatten
 from plq.quant.base import FLOAT_BITS, Scales
-from plq.report.workdir import write_text_atomic
 from plq.runtime import stripped_model
 from plq.runtime.stripped_model import Model
+from plq.storage.output import write_text_atomic
 from plq.trainer.evaluation import all_logits, evaluation, open_loader
 
 PROBE = "probe.json"
@@ -39,7 +39,7 @@ def diagnosed(folder: Path, data: Data, seed: int, batches: int) -> Diagnostics:
         data: what it was trained on. batches: of training images, for new batch statistics; 0: none are taken.
     """
     file = folder / PROBE
-    kept: Diagnostics = json.loads(file.read_text()) if file.exists() else {}
+    kept: Diagnostics = json.loads(file.read_text("utf-8")) if file.exists() else {}
     if kept and batches in (0, kept["batches"]):
         return kept
     found = {"batches": batches, **probe(stripped_model.load(folder / "model"), data, seed, batches)}

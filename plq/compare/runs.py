@@ -19,7 +19,7 @@ from plq.compare.plan import RunConfig
 from plq.config.load import differences, read_config
 from plq.distributed.preemption import caught_signals
 from plq.errors import UserError
-from plq.report.workdir import write_text_atomic
+from plq.storage.output import write_text_atomic
 
 DONE = "done.json"
 COMPILED = "compiled"
@@ -61,7 +61,7 @@ class Training:
 
     def how(self) -> dict[str, Any]:
         """What `finish` kept: empty for a run of its own."""
-        return json.loads((self.folder / DONE).read_text())
+        return json.loads((self.folder / DONE).read_text("utf-8"))
 
 
 def share_compiled(directory: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from plq.config.load import build_config, load
+from plq.config.flagfile import expanded
+from plq.config.load import build_config, load, split
 from plq.config.schema import Config
 from plq.errors import UserError, nearest
 
@@ -25,16 +26,16 @@ class Command:
 def read(argv: list[str], define: Callable[[flags.FlagValues], object]) -> Command:
     """What ``--config FILE[:ARGUMENT] [--config.SECTION.FIELD=VALUE ...]`` and the flags of ``define`` say.
 
-    Raises UserError for whatever cannot be understood.
+    ``--flagfile FILE`` stands for the arguments in that file. Raises UserError for whatever cannot be understood.
     """
     values = flags.FlagValues()
     define(values)
     own = [f"--{name}" for name in values]
-    given, rest = _config_argument(argv)
+    given, rest = _config_argument(expanded(argv))
     for argument in rest:
         _check_field(argument)
-    path, _, argument = given.partition(":")
-    config = load(Path(path), argument)
+    path, argument = split(given)
+    config = load(path, argument)
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["plq", *rest])
     try:
         left = values(["plq", *rest])[1:]
@@ -43,7 +44,7 @@ def read(argv: list[str], define: Callable[[flags.FlagValues], object]) -> Comma
     if left:
         allowed = ", ".join(["--config FILE", "--config.SECTION.FIELD=VALUE", *own])
         raise UserError(f"{left[0]}: not understood; allowed: {allowed}")
-    return Command(build_config(values["config"].value), Path(path), argument, values)
+    return Command(build_config(values["config"].value), path, argument, values)
 
 
 def _config_argument(argv: list[str]) -> tuple[str, list[str]]:

@@ -13,25 +13,34 @@ A config file starts from `default()` and changes what it needs:
 The word "quick" is everywhere an argument, alone or after another one (configs/file.py:w4a4,quick): see `quick`.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
 import json
 import math
+import os
 import re
+import sys
+import traceback
 import types
+import zlib
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections.config_dict import FieldReference
 
 from plq.config.schema import Config
+from plq.data.images import size_of
 from plq.data.sets import default_splits
 from plq.errors import UserError, nearest
+from plq.storage.paths import path_of
 
 QUICK = "quick"
+QUICK_SIZE = 96
 # A run may be resumed with other values of these: they do not change what it computes.
 FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cache_dir", "data.threads")
 # Processes of one run may have other values of these.
@@ -40,7 +49,26 @@ FREE_PER_PROCESS = ("data.data_dir", "data.cache_dir", "data.threads")
 
 def default() -> ConfigDict:
     """All fields at their defaults. Assigning an unknown field, or a value of another type, raises."""
-    return ConfigDict(Config().to_json(), type_safe=True).lock()
+    fields = Config().to_json()
+    fields["data"]["image_size"] = FieldReference(0, field_type=object)  # a number or two
+    return ConfigDict(fields, type_safe=True).lock()
+
+
+def split(given: str) -> tuple[Path, str]:
+    """The file and the argument of FILE[:ARGUMENT]: the longest FILE that there is, as names may hold colons.
+
+    Raises UserError for a path that cannot be.
+    """
+    parts = given.split(":")
+    candidates = [(":".join(parts[:count]), ":".join(parts[count:])) for count in range(len(parts), 0, -1)]
+    try:
+        paths = [(path_of(file), argument) for file, argument in candidates if file]
+    except UserError as error:
+        raise UserError(f"--config {error}") from error
+    if not paths:
+        raise UserError(f"--config {given}: found no file, allowed FILE[:ARGUMENT]")
+    shortest = next(pair for pair in reversed(paths) if "/" not in pair[1])  # to be named where there is no file
+    return next((pair for pair in paths if pair[0].is_file()), shortest)
 
 
 def load(file: Path, argument: str = "") -> ConfigDict:
@@ -50,44 +78,83 @@ def load(file: Path, argument: str = "") -> ConfigDict:
     with the file: it is the user's own code and can raise anything.
     """
     if not file.is_file():
-        raise UserError(f"--config {file}: no such file")
+        raise UserError(f"--config {file}: {'is a folder, allowed a file' if file.is_dir() else 'no such file'}")
     words = [word for word in argument.split(",") if word != QUICK]
     try:
         config = _get_config(file, ",".join(words))
-    except UserError:
+        if isinstance(config, FrozenConfigDict):
+            config = ConfigDict(config)
+        if isinstance(config, ConfigDict):
+            return quick(config) if QUICK in argument.split(",") else config
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"--config {file}: {type(error).__name__}: {'; '.join(lines)}") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
-    return quick(config) if QUICK in argument.split(",") else config
+    except BaseException as error:  # SystemExit too
+        raise UserError(f"--config {file}: {_what_was_raised(file, error)}") from error
+    raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
+
+
+def _what_was_raised(file: Path, error: BaseException) -> str:
+    """Line of the file, kind and message of an exception, in one line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == os.path.abspath(file)]
+    where = f"line {frames[-1].lineno}: " if frames else ""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{where}{type(error).__name__}: {'; '.join(lines)}"
+
+
+class _Source(SourceFileLoader):
+    """Reads the file each time: compiled code that Python keeps may be older than a file changed within a second."""
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError
+
+
+def _module(file: Path) -> Any:
+    """The file as an imported module, which finds its neighbours and is found by pickle and dataclasses."""
+    path = os.path.abspath(file)
+    name = f"plq_config_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{zlib.crc32(os.fsencode(path)):08x}"
+    spec = importlib.util.spec_from_loader(name, _Source(name, path))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _importable(folder: str) -> Iterator[None]:
+    """In here, modules of this folder can be imported, as by a program that lies there."""
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _get_config(file: Path, argument: str) -> Any:
     """What the file's get_config gives; without an argument at its default."""
-    loader = SourceFileLoader(file.stem, str(file))
-    spec = importlib.util.spec_from_loader(file.stem, loader)
-    assert spec is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config {file}: has no function get_config()")
-    if not argument:
-        return module.get_config()
-    legal = getattr(module, "ARGUMENTS", None)
-    if not inspect.signature(module.get_config).parameters:
-        raise UserError(f"--config {file}:{argument}: takes no argument but {QUICK}")
-    if legal is not None and argument not in legal:
-        raise UserError(f"--config {file}:{argument}: unknown; {nearest(argument, legal)}, and ,{QUICK} after each")
-    return module.get_config(argument)
+    with _importable(os.path.dirname(os.path.abspath(file))):
+        module = _module(file)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"--config {file}: has no function get_config()")
+        if not argument:
+            return module.get_config()
+        legal = getattr(module, "ARGUMENTS", None)
+        if not inspect.signature(module.get_config).parameters:
+            raise UserError(f"--config {file}:{argument}: takes no argument but {QUICK}")
+        if legal is not None and argument not in legal:
+            raise UserError(f"--config {file}:{argument}: unknown; {nearest(argument, legal)}, and ,{QUICK} after each")
+        return module.get_config(argument)
 
 
 def quick(config: ConfigDict) -> ConfigDict:
     """The config shrunk to 16 steps or so, to see that all of it works: the same pipeline, no accuracy.
 
-    A narrow network, images of at most 96 pixels, batches of at most 32, two epochs of the first 256 training images,
-    the first 64 test images. The digits, few as they are, are taken whole.
+    A narrow network, images whose shorter side is at most 96 pixels, batches of at most 32, two epochs of the first
+    256 training images, the first 64 test images. The digits, few as they are, are taken whole.
     """
     data = config.data
     usual = dict(zip(("train_split", "test_split"), default_splits(data.name), strict=True))
@@ -95,10 +162,19 @@ def quick(config: ConfigDict) -> ConfigDict:
         for (field, split), count in zip(usual.items(), (256, 64), strict=True):
             first = re.split(r"[+\[]", data[field] or split)[0]
             data[field] = f"{first}[:{count}]"
-    data.image_size, data.batch_size = min(data.image_size, 96), min(data.batch_size, 32)
+    data.image_size, data.batch_size = _at_most(data.image_size, QUICK_SIZE), min(data.batch_size, 32)
     config.model.width = min(config.model.width, 0.125)
     config.train.epochs, config.report.every_steps = 2.0, 4
     return config
+
+
+def _at_most(image_size: Any, shorter: int) -> Any:
+    """The size, with both sides scaled down alike if the shorter one is longer than that."""
+    size = size_of(image_size)
+    if size is None or min(size) <= shorter:
+        return image_size
+    height, width = (round(side * shorter / min(size)) for side in size)
+    return height if height == width else (height, width)
 
 
 def build_config(config: ConfigDict | dict[str, Any], source: str = "config") -> Config:
@@ -126,6 +202,9 @@ def _section(cls: type, section: str, given: dict[str, Any]) -> Any:
 
 
 def _typed(field: str, value: Any, wanted: Any) -> Any:
+    if isinstance(wanted, types.UnionType):  # one number, or several
+        one, several = wanted.__args__
+        return _typed(field, value, several if isinstance(value, (tuple, list)) else one)
     if isinstance(wanted, types.GenericAlias):
         item = wanted.__args__[0]
         if not isinstance(value, (tuple, list)):
@@ -166,7 +245,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """The resolved config that a run saved. Raises UserError if there is none or it is damaged."""
     file = workdir / "config.json"
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); a training folder holds one") from error
     except ValueError as error:
@@ -178,4 +257,4 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 def default_workdir(file: Path, argument: str) -> Path:
     """runs/<name of the config file>-<its argument>."""
-    return Path("runs") / "-".join([file.stem, *filter(None, argument.split(","))])
+    return Path("runs") / "-".join([file.stem, *filter(None, argument.replace("/", "-").split(","))])

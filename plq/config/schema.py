@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plq.data.crops import CROPS
+from plq.data.images import size_of
 from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES
 from plq.layers.factory import QuantConfig
@@ -22,7 +23,7 @@ class Data:
     test_split: str = ""
     data_dir: str = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     cache_dir: str = ""  # empty: $PLQ_CACHE_DIR, else ~/.cache/plq
-    image_size: int = 0  # resize to this height and width; 0: as they are
+    image_size: int | tuple[int, ...] = 0  # resize to this height and width, one number or two; 0: as they are
     crop: str = ""  # read record by record and crop: resized, authors, center; empty: the whole set in memory
     threads: int = 8  # that decode, a batch each, with crop
     corrupt_share: float = 0.001  # of unreadable images that a run puts up with, with crop
@@ -35,12 +36,12 @@ class Data:
     contrast: tuple[float, ...] = (1.0, 1.0)  # scale around the mean by a factor between these
 
     def check(self) -> None:
-        for field, least in (("batch_size", 1), ("image_size", 0), ("pad", 0), ("brightness", 0), ("threads", 1)):
+        for field, least in (("batch_size", 1), ("pad", 0), ("brightness", 0), ("threads", 1)):
             if getattr(self, field) < least:
                 raise UserError(f"data.{field}={getattr(self, field)}: allowed {least} or more")
         if self.crop and self.crop not in CROPS:
             raise UserError(f"data.crop={self.crop}: unknown; {nearest(self.crop, CROPS)}")
-        if self.crop and not self.image_size:
+        if size_of(self.image_size) is None and self.crop:
             raise UserError(f"data.image_size=0: data.crop={self.crop} needs the size to crop to")
         if not 0 <= self.corrupt_share <= 1:
             raise UserError(f"data.corrupt_share={self.corrupt_share}: allowed 0 to 1")

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -32,14 +33,14 @@ def augment(key: Array, images: Array, augmentation: Augmentation) -> Array:
     if augmentation.pad:
         x = _pad_crop(crop_key, x, augmentation.pad)
     if augmentation.flip:
-        x = jnp.where(jax.random.bernoulli(flip_key, 0.5, per_image), x[:, :, ::-1], x)
+        x = jnp.where(jax.random.bernoulli(flip_key, np.float32(0.5), per_image), x[:, :, ::-1], x)
     x = x.astype(jnp.float32)
     if augmentation.brightness:
         d = augmentation.brightness
-        x = jnp.clip(x + jax.random.uniform(brightness_key, per_image, minval=-d, maxval=d), 0, 255)
+        x = jnp.clip(x + jax.random.uniform(brightness_key, per_image, jnp.float32, -d, d), 0, 255)
     if augmentation.contrast != (1.0, 1.0):
         low, high = augmentation.contrast
-        scale = jax.random.uniform(contrast_key, per_image, minval=low, maxval=high)
+        scale = jax.random.uniform(contrast_key, per_image, jnp.float32, low, high)
         mean = x.mean((1, 2), keepdims=True)
         x = jnp.clip((x - mean) * scale + mean, 0, 255)
     return x
@@ -47,9 +48,9 @@ def augment(key: Array, images: Array, augmentation: Augmentation) -> Array:
 
 def _pad_crop(key: Array, images: Array, pad: int) -> Array:
     batch, height, width, channels = images.shape
-    corners = jax.random.randint(key, (batch, 2), 0, 2 * pad + 1)
+    corners = jnp.pad(jax.random.randint(key, (batch, 2), 0, 2 * pad + 1, jnp.int32), ((0, 0), (0, 1)))
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    crop = lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), (height, width, channels))
+    crop = lambda image, corner: jax.lax.dynamic_slice(image, corner, (height, width, channels))
     return jax.vmap(crop)(padded, corners)
 
 

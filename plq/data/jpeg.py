@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from plq.data.images import UNREADABLE, pixels
+from plq.data.images import UNREADABLE, Size, is_deep, pixels, too_deep
 from plq.errors import UserError
 
 SHRINKS = (8, 4, 2)  # what libjpeg does fast while decoding; 7/8 to 5/8 take longer than the whole image
@@ -88,9 +88,12 @@ def _decode_pillow(data: bytes, source: str, min_side: int) -> np.ndarray:
 
 def _open(data: bytes, source: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
     except UNREADABLE as error:
         raise _unreadable(source, error) from error
+    if is_deep(image):
+        raise too_deep(image, source)
+    return image
 
 
 def _unreadable(source: str, error: BaseException) -> UserError:
@@ -98,7 +101,7 @@ def _unreadable(source: str, error: BaseException) -> UserError:
     return UserError(f"{source}: not a readable image ({reason})")
 
 
-def resize_rgb(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_rgb(image: np.ndarray, size: Size) -> np.ndarray:
     """uint8 [height, width, 3] to (height, width): bilinear, and area averages where it shrinks to half or less.
 
     Between one half and the whole, area averages would cost as much time as decoding.

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 import numpy as np
 
 from plq.data.crops import CROPS
+from plq.data.images import Size
 from plq.data.order import batch_indices, shard_rows
 from plq.data.prefetch import MaskedBatch, pad_batch, padded_batches, prefetch
 from plq.data.records import center_crops, train_batches
@@ -60,7 +61,7 @@ class RecordLoader:
     source: RecordSource
     batch_size: int
     seed: int
-    size: int
+    size: Size
     crop: str
     flip: bool
     threads: int
@@ -72,7 +73,7 @@ class RecordLoader:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.size, self.size, 3
+        return *self.size, 3
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """As `ArrayLoader.batches`; cropped and flipped at random."""

@@ -17,6 +17,7 @@ import grain
 import numpy as np
 
 from plq.data.crops import Crop, center_box, decode_crop, flip
+from plq.data.images import Size
 from plq.data.order import steps_per_epoch
 from plq.data.prefetch import prefetch
 from plq.data.source import RecordSource
@@ -30,7 +31,7 @@ AT_LEAST = 1000  # records that the share of the unreadable is taken of
 
 
 class Example(NamedTuple):
-    """uint8 [size, size, 3], a label, and what was said of each record that was passed over on the way."""
+    """uint8 [height, width, 3], a label, and what was said of each record that was passed over on the way."""
 
     image: np.ndarray
     label: int
@@ -43,7 +44,7 @@ class Plan:
 
     source: RecordSource
     batch_size: int
-    size: int
+    size: Size
     seed: int
     crop: Crop
     flip: bool
@@ -82,9 +83,9 @@ class Plan:
         return _filled(map(self.examples.__getitem__, range(first, first + self.share)), self.share, self.size)
 
 
-def _filled(examples: Iterable[Example], count: int, size: int) -> tuple[Batch, list[str]]:
+def _filled(examples: Iterable[Example], count: int, size: Size) -> tuple[Batch, list[str]]:
     """A batch made in place: new memory costs as much as a copy, and that of a single image is used again."""
-    images, labels = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int32)
+    images, labels = np.empty((count, *size, 3), np.uint8), np.empty(count, np.int32)
     unreadable: list[str] = []
     for row, one in enumerate(examples):
         images[row], labels[row] = one.image, one.label
@@ -95,7 +96,7 @@ def _filled(examples: Iterable[Example], count: int, size: int) -> tuple[Batch, 
 def train_batches(
     source: RecordSource,
     batch_size: int,
-    size: int,
+    size: Size,
     seed: int,
     start_step: int,
     stop_step: int,
@@ -105,7 +106,7 @@ def train_batches(
     shard: tuple[int, int] = (0, 1),
     corrupt_share: float = 0.001,
 ) -> Generator[Batch, None, None]:
-    """Batches of steps ``start_step`` to ``stop_step`` - 1: uint8 images [B, size, size, 3] and int32 labels [B].
+    """Batches of steps ``start_step`` to ``stop_step`` - 1: uint8 images [B, *size, 3] and int32 labels [B].
 
     Args:
         batch_size: images of a step over all shards; B is this shard's part of them.
@@ -172,7 +173,7 @@ class Tally:
 
 
 def center_crops(
-    source: RecordSource, batch_size: int, size: int, threads: int = 8, rows: slice = ALL
+    source: RecordSource, batch_size: int, size: Size, threads: int = 8, rows: slice = ALL
 ) -> Generator[Batch, None, None]:
     """The middle of every record in order, in batches like those of `train_batches`; the last one may be smaller.
 

@@ -9,12 +9,12 @@ import numpy as np
 from plq.data import prepared
 from plq.data.cache import cached
 from plq.data.digits import TRAIN_EXAMPLES, load_digits
-from plq.data.images import resize
+from plq.data.images import Size, resize, size_of
 from plq.errors import UserError, nearest
 from plq.storage.cache_dir import cache_directory
 
 MAX_BYTES = 16 * 2**30
-CACHE_FORMAT = 1  # raised when decoding or resizing changes
+CACHE_FORMAT = 2  # raised when decoding, resizing or what is refused changes
 USUAL_SPLITS = {
     "svhn_cropped": ("train+extra", "test"),
     "imagenette": ("train", "validation"),
@@ -52,27 +52,31 @@ def describe(name: str, data_dir: str = "") -> SetInfo:
     return SetInfo(name, prepared.class_names(builder), prepared.split_sizes(builder))
 
 
-def load_split(name: str, split: str, image_size: int = 0, data_dir: str = "", cache_dir: str = "") -> Split:
-    """A whole split, decoded and, if ``image_size`` is not 0, squared to that size.
+def load_split(
+    name: str, split: str, image_size: int | tuple[int, ...] = 0, data_dir: str = "", cache_dir: str = ""
+) -> Split:
+    """A whole split, decoded and, if ``image_size`` is not 0, resized to that height and width.
 
     Args:
+        image_size: one number for both, or two (`size_of`).
         split: TFDS syntax, such as "train+extra" or "train[:90%]"; digits have "train" and "test".
         data_dir: of TFDS; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         cache_dir: for decoded arrays; empty: $PLQ_CACHE_DIR, else plq in the user's cache folder.
     Raises UserError for whatever is missing, damaged, empty or too large to hold in memory.
     """
+    size = size_of(image_size)
     if name == "digits":
-        return _resized(_digits(split), image_size)
+        return _resized(_digits(split), size)
     builder = prepared.open_set(name, data_dir)
-    _require_memory(builder, split, image_size)
+    _require_memory(builder, split, size)
     key = {
         "format": CACHE_FORMAT,
         "set": builder.info.full_name,
         "split": split,
-        "size": image_size,
+        "size": size,
         "files": _fingerprint(Path(str(builder.data_path))),
     }
-    make = lambda: prepared.read_arrays(builder, split, image_size)
+    make = lambda: prepared.read_arrays(builder, split, size)
     return Split(*cached(cache_directory(cache_dir), name.replace("/", "-"), key, make))
 
 
@@ -86,14 +90,14 @@ def _digits(split: str) -> Split:
     return Split(images[_DIGITS[split]], labels[_DIGITS[split]])
 
 
-def _resized(split: Split, size: int) -> Split:
+def _resized(split: Split, size: Size | None) -> Split:
     return Split(np.stack([resize(image, size) for image in split.images]), split.labels) if size else split
 
 
-def _require_memory(builder: Any, split: str, size: int) -> None:
+def _require_memory(builder: Any, split: str, size: Size | None) -> None:
     height, width, channels = prepared.image_shape(builder)
-    pixels = size * size if size else (height or 0) * (width or 0)
-    needed = prepared.split_examples(builder, split) * pixels * channels
+    rows, columns = size or (height or 0, width or 0)
+    needed = prepared.split_examples(builder, split) * rows * columns * channels
     if needed > MAX_BYTES:
         found = f"{needed / 2**30:.0f} GiB decoded"
         raise UserError(f"split {split!r} of {builder.name}: {found}, allowed {MAX_BYTES / 2**30:.0f} GiB in memory")

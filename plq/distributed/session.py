@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from plq.distributed.devices import devices
 from plq.distributed.heartbeat import LOST, Heartbeat, service
 from plq.distributed.process import ALONE, ProcessInfo, launcher
 from plq.errors import UserError
@@ -29,9 +30,10 @@ def session(place: ProcessInfo | None, patience: float) -> Iterator[None]:
     Args:
         place: from flags; None asks the system that started this process.
         patience: seconds without a sign of life after which a process counts as lost.
-    Raises UserError if the processes do not come together.
+    Raises UserError if the processes do not come together, or JAX finds no devices.
     """
     _join(place)
+    devices()
     if jax.process_count() == 1:
         yield
         return

@@ -104,6 +104,32 @@ FORMATS: dict[str, Callable[..., Export]] = {  # of a FrozenModel, and whether t
 }
 
 
+def is_export(path: Path) -> bool:
+    """Whether the file is one that `plq.exporters` wrote, in any format: by what the file says of itself."""
+    data = path.read_bytes()
+    return _is_onnx(data) or _is_stablehlo(data)
+
+
+def _is_onnx(data: bytes) -> bool:
+    """By the name of its producer."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        return False
+    try:
+        return onnx.load_from_string(data).producer_name == "plq"
+    except DecodeError:
+        return False
+
+
+def _is_stablehlo(data: bytes) -> bool:
+    """By the name of its function, which stands near the end."""
+    from plq.exporters.stablehlo import FUNCTION
+
+    return f"{FUNCTION}\0".encode() in data[-1000:]
+
+
 def _need(extra: str, *modules: str) -> None:
     """Raise UserError unless the modules can be imported."""
     for module in modules:

@@ -47,9 +47,12 @@ def open_source(given: Path | Address) -> Source:
     return Source(from_frozen(freeze(stripped), str(given)), stripped)
 
 
-def image_files(model: FrozenModel, paths: list[Path]) -> np.ndarray:
-    """uint8 [count, *image_shape] from image files. Raises UserError, naming the file, if one cannot be used."""
-    return np.stack([read_image(path, model, convert=False) for path in paths])
+def image_files(model: FrozenModel, paths: list[Path], convert: bool) -> np.ndarray:
+    """uint8 [count, *image_shape] from image files, with ``convert`` of any number of channels.
+
+    Raises UserError, naming the file, if one cannot be used.
+    """
+    return np.stack([read_image(path, model, convert) for path in paths])
 
 
 def test_images(model: FrozenModel, data_dir: str, count: int) -> np.ndarray:

@@ -5,23 +5,32 @@
 
 It is one program for CPU, CUDA and TPU, with a way to convolve for each. Weights on a grid are constants of as many
 bits as the grid has, without gaps, which the program takes apart; what a compiler makes of that once and for all is its
-own affair.
+own affair. Whichever JAX writes the file, all from 0.10.0 on read it: it is in an old version of StableHLO.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxlib.mlir.dialects import stablehlo
 
+from plq.modes import in_32_bits
 from plq.runtime.executor import Runner
 from plq.runtime.graph import Graph
 from plq.runtime.nodes import Product
 from plq.runtime.pack import pack
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+STABLEHLO = "1.13.0"  # JAX 0.10.0 reads up to 1.16; JAX 0.11 would by itself write 1.18
+SETTINGS = {
+    "jax_traceback_in_locations_limit": 0,  # no paths of source files beside every operation
+    "jax_export_calling_convention_version": 10,  # JAX 0.10.0 reads 9 and 10
+}
+FUNCTION = "plq_logits"  # the name that a file gives to what is in it
 
 
 def serialized(runner: Runner) -> bytes:
@@ -33,22 +42,25 @@ def serialized(runner: Runner) -> bytes:
         kernels = {node.name: _kernel(runner, node, jnp.asarray(packed[node.name])) for node in products}
         return runner.logits({**runner.arrays, **kernels}, images)
 
-    (batch,) = jax.export.symbolic_shape("batch")
+    logits.__name__ = FUNCTION
+    (batch,) = jax.export.symbolic_shape("batch - 1")  # a variable is 1 or more, and a batch may be of 0 images
     images = jax.ShapeDtypeStruct((batch, *runner.graph.image_shape), np.uint8)
-    with _nameless():
-        return bytes(jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images).serialize())
+    with in_32_bits(), _settings():
+        exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
+        module = stablehlo.serialize_portable_artifact_str(exported.mlir_module(), STABLEHLO)
+        return bytes(dataclasses.replace(exported, mlir_module_serialized=module).serialize())
 
 
 @contextlib.contextmanager
-def _nameless() -> Iterator[None]:
-    """Without the paths of source files, which JAX else writes beside every operation."""
-    name = "jax_traceback_in_locations_limit"
-    before = getattr(jax.config, name)
-    jax.config.update(name, 0)
+def _settings() -> Iterator[None]:
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
     try:
+        for name, value in SETTINGS.items():
+            jax.config.update(name, value)
         yield
     finally:
-        jax.config.update(name, before)
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def packed_codes(graph: Graph, node: Product) -> np.ndarray:

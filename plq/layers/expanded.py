@@ -108,7 +108,7 @@ class ExpandedUnit(nn.Module):
     def __call__(self, x: Any, train: bool, residual: Any = None) -> Any:
         fork = x if isinstance(x, BranchInput) else BranchInput(x, x)
         low = self.low(fork.low, train, residual.low if isinstance(residual, Concat) else residual)
-        ancillary = self.factor * self.ancillary(fork.full, train)
+        ancillary = jnp.asarray(self.factor, jnp.float32) * self.ancillary(fork.full, train)
         if self.merge == "concat":
             return Concat(low, ancillary)
         return low - ancillary if self.merge == "subtract" else low + ancillary

@@ -3,6 +3,7 @@
 Each also takes a `Concat`, of which it works on both halves, and a `Tracer`, which records the call instead.
 """
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Protocol, runtime_checkable
@@ -71,7 +72,7 @@ def global_mean(x: Array) -> Array:
     multiplications before it, which differ with a branch there, and rounds differently; taking the branch away
     would then change the last bit of the logits.
     """
-    pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+    pixels = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     weights = jnp.full(pixels.shape[1], 1 / pixels.shape[1], jnp.float32)
     return jnp.einsum("bpc,p->bc", pixels, weights, precision=lax.Precision.HIGHEST)
 
@@ -79,7 +80,7 @@ def global_mean(x: Array) -> Array:
 @operation
 def flatten(x: Array) -> Array:
     """[batch, ...] -> [batch, values], the last axis fastest."""
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 @operation

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from plq.layers.variables import flatten, nest
@@ -17,11 +18,13 @@ ACTIVATIONS, KERNELS = "calibrated_activations", "calibrated_kernels"
 def activation_scales(layer: nn.Module, quantizer: ActivationQuantizer, x: Array) -> Scales:
     """The learned scales of a layer that quantizes activations x; none at 32 bits."""
     names = () if quantizer.bits == FLOAT_BITS else quantizer.scale_names
-    return _scales(layer, names, quantizer.initial_scales, lambda: quantizer.calibrate_scales(x), ACTIVATIONS)
+    found = lambda: quantizer.calibrate_scales(x.astype(jnp.float32))
+    return _scales(layer, names, quantizer.initial_scales, found, ACTIVATIONS)
 
 
 def weight_scales(layer: nn.Module, quantizer: WeightQuantizer, kernel: Array) -> Scales:
     """The learned scales of a layer that quantizes this kernel."""
+    kernel = kernel.astype(jnp.float32)
     initial, found = (partial(f, kernel) for f in (quantizer.initial_scales, quantizer.calibrate_scales))
     return _scales(layer, quantizer.scale_names, initial, found, KERNELS)
 

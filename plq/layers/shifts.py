@@ -33,10 +33,11 @@ def sum_over_shifts(
     every = (slice(None), *(slice(None, None, s) for s in strides))
 
     def term(corner: Array, row: Array) -> Array:
-        pixels = lax.dynamic_slice(x, (0, *corner, 0), span, allow_negative_indices=False)
+        pixels = lax.dynamic_slice(x, corner, span, allow_negative_indices=False)
         return product(pixels[every], row)
 
-    corners = jnp.asarray(np.asarray([*np.ndindex(*window)], np.int32) * np.asarray(dilation, np.int32))
+    inside = np.asarray([*np.ndindex(*window)], np.int32) * np.asarray(dilation, np.int32)
+    corners = jnp.asarray(np.pad(inside, ((0, 0), (1, 1))))  # int32 on every axis, 0 for batch and channels
     rows, span = kernel.reshape(-1, *kernel.shape[-2:]), (x.shape[0], *reach, x.shape[-1])
     if len(rows) == 1:
         return term(corners[0], rows[0])

@@ -9,6 +9,7 @@ from jax import Array
 from plq.errors import UserError
 from plq.layers.factory import LayerFactory
 from plq.layers.operations import flatten, max_pool_2x2
+from plq.modes import in_32_bits
 
 MIN_SIZE = 40
 
@@ -48,7 +49,8 @@ class SVHNNet(nn.Module):
         x = inner(channels(128), (3, 3), padding="VALID", name="conv3")(x, train)
         x = inner(channels(128), (3, 3), name="conv4")(x, train)
         x = inner(channels(128), (3, 3), padding="VALID", name="conv5")(x, train)
-        x = jax.tree.map(nn.Dropout(self.dropout, deterministic=not train), x)
+        with in_32_bits():
+            x = jax.tree.map(nn.Dropout(self.dropout, deterministic=not train), x)
         top = partial(inner, padding="VALID", activation=self.kit.float_activation)
         x = top(channels(512), (5, 5), name="conv6")(x, train)
         return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(flatten(x), train)

@@ -7,7 +7,7 @@ from pathlib import Path
 from plq.report.metrics import MetricsFile
 from plq.report.progress import Progress
 from plq.report.tensorboard import EventWriter
-from plq.report.workdir import writing
+from plq.storage.output import writing
 
 
 class RunLog:

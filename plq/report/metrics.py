@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plq.errors import UserError
-from plq.report.workdir import writing
+from plq.storage.output import write_text_atomic, writing
 
 
 class MetricsFile:
@@ -24,7 +23,7 @@ class MetricsFile:
         """One line, on disk before this returns. float32 values are written so that they read back the same."""
         line = json.dumps({name: _plain(value) for name, value in record.items()}) + "\n"
         with writing(self.path):
-            self._file = self._file or self.path.open("a")
+            self._file = self._file or self.path.open("a", encoding="utf-8")
             self._file.write(line)
             self._file.flush()
 
@@ -34,10 +33,7 @@ class MetricsFile:
             return
         self.close()
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
-        temporary = self.path.with_name(f".{self.path.name}")
-        with writing(self.path):
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            os.replace(temporary, self.path)
+        write_text_atomic(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def close(self) -> None:
         file, self._file = self._file, None
@@ -55,7 +51,7 @@ def _plain(value: Any) -> Any:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All records. A last line that was cut off is left out; UserError for a broken one before it."""
-    lines = path.read_text().split("\n")
+    lines = path.read_text("utf-8").split("\n")
     complete, records = lines[:-1], []
     for number, line in enumerate(complete, 1):
         try:

@@ -1,7 +1,9 @@
 """A model card in Markdown, of facts alone: what a frozen model's own file says, and nothing that is not in it."""
 
+import json
 from typing import Any
 
+from plq.errors import printable
 from plq.report.table import human_bytes
 from plq.runtime.file_format import Frozen
 from plq.runtime.nodes import Normalize
@@ -12,7 +14,7 @@ UNKNOWN = "not recorded"
 
 
 TEXT = """{mark}
-# {name}
+# {title}
 
 | | |
 |---|---|
@@ -31,7 +33,7 @@ W: bits of the weights, A: of the input; 32 is float32.
 ```python
 import plq
 
-model = plq.load("{name}")
+model = plq.load({name})
 logits = model(images)  # uint8 [batch, height, width, {channels}] of any size -> float32 [batch, {classes}]
 ```
 """
@@ -50,7 +52,8 @@ def card(frozen: Frozen, name: str, file_bytes: int) -> str:
     }
     return TEXT.format(
         mark=MARK,
-        name=name,
+        title=printable(name),
+        name=json.dumps(name, ensure_ascii=False),
         facts="\n".join(f"| {fact} | {_cell(text)} |" for fact, text in facts.items()),
         layers="\n".join(map(_row, rows)),
         channels=frozen.graph.image_shape[2],

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import socket
 import time
@@ -14,7 +15,7 @@ OURS = ("config.json", "checkpoints", "metrics.jsonl", ".lock")
 
 
 def prepare_workdir(path: Path, option: str = "--workdir", ours: Sequence[str] = OURS) -> None:
-    """Make the folder, or accept one that holds one of ``ours``. Raises UserError if it is something else.
+    """Make the folder, or accept one that `_is_ours`. Raises UserError if it is something else.
 
     ``option``: what the folder was given as.
     """
@@ -26,8 +27,19 @@ def prepare_workdir(path: Path, option: str = "--workdir", ours: Sequence[str] =
         raise UserError(f"{option} {path}: cannot be made ({error.strerror})") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"{option} {path}: cannot be written to")
-    if any(path.iterdir()) and not any((path / name).exists() for name in ours):
+    if {found.name for found in path.iterdir()} - {".lock"} and not _is_ours(path, ours):
         raise UserError(f"{option} {path}: holds other things and no run; allowed a new or empty folder, or a run's")
+
+
+def _is_ours(path: Path, ours: Sequence[str]) -> bool:
+    """Whether the folder has been held by `lock`, or the first of ``ours`` is there and is one of plq's own files."""
+    with contextlib.suppress(OSError, ValueError):
+        if (path / ".lock").read_text("utf-8").startswith("process "):
+            return True
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((path / ours[0]).read_text("utf-8"))
+        return isinstance(found, dict) and bool({"quant", "command"} & set(found))
+    return False
 
 
 def require_shared(path: Path, seconds: float = 60.0) -> None:
@@ -43,31 +55,12 @@ def require_shared(path: Path, seconds: float = 60.0) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise UserError, naming the path, where it cannot be written to: a full disk, a quota, a read-only mount."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written to ({error.strerror or error})") from error
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """The whole text or nothing, also when the process is killed. Raises UserError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path), temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-@contextlib.contextmanager
 def lock(path: Path, option: str = "--workdir") -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends.
 
     Raises UserError, naming the process, if another one holds it.
     """
-    with (path / ".lock").open("a+") as file:
+    with (path / ".lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

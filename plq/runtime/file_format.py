@@ -13,7 +13,6 @@ import dataclasses
 import io
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from plq.runtime import container
 from plq.runtime.graph import Graph, parse_nodes
 from plq.runtime.nodes import Node, Product, Tensors
 from plq.runtime.pack import pack, unpack
+from plq.storage.output import require_file, write_atomic
 
 FORMAT, VERSION = "plq", "1"
 FIELDS = {"graph": dict, "codes": dict, "class_names": list, "fit": str, "training": dict}
@@ -84,35 +84,17 @@ def write(path: Path, data: bytes) -> None:
 
     Raises UserError if something else is at ``path``, or it cannot be written.
     """
-    check_free(path)
+    require_file(path, {}, is_frozen, "a frozen model", "")
+    write_atomic(path, data)
+
+
+def is_frozen(path: Path) -> bool:
+    """Whether a whole frozen model is in the file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomic(path, data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def check_free(path: Path) -> None:
-    """Raise UserError if something is at ``path`` that is not a frozen model."""
-    try:
-        if path.exists():
-            read(path)
-    except UserError as error:
-        raise UserError(f"{path}: is there and is not a frozen model; it is left alone, choose another path") from error
-
-
-def _write_atomic(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        read(path)
+    except UserError:
+        return False
+    return True
 
 
 def read(path: Path) -> Frozen:

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from plq.data.resize import resize_batch, resize_image
+from plq.distributed.devices import devices
 from plq.errors import UserError
 from plq.runtime.executor import Arrays, Runner, plan
 from plq.runtime.file_format import Frozen, read
@@ -37,7 +38,7 @@ class FrozenModel:
 
     def fitted(self, image: np.ndarray) -> np.ndarray:
         """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
-        return resize_image(image, self.image_shape[0], self.frozen.fit)
+        return resize_image(image, self.image_shape, self.frozen.fit)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -86,7 +87,8 @@ def load(path: str | Path | Address) -> FrozenModel:
 
 
 def from_frozen(frozen: Frozen, source: str = "model") -> FrozenModel:
-    """The model of a file's content in hand. Raises UserError if it cannot be computed exactly."""
+    """The model of a file's content in hand. Raises UserError if it cannot be computed exactly, or not on a device."""
+    devices()
     try:
         return FrozenModel(frozen, plan(frozen.graph))
     except UserError as error:

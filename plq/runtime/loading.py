@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from plq.data.images import EIGHT_BITS, MODES, open_image, pixels, upright
+from plq.data.images import MODES, open_image, pixels, upright
 from plq.errors import UserError
 from plq.runtime import frozen
 from plq.storage.address import Address
@@ -35,8 +35,6 @@ def read_image(path: Path, model: Servable, convert: bool) -> np.ndarray:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     image = open_image(data, str(path))
     channels = model.image_shape[2]
-    if image.mode not in EIGHT_BITS:
-        raise UserError(f"{path}: image mode {image.mode}, allowed 8 bits per channel")
     if image.mode != MODES[channels] and not convert:
         wanted = {1: "greyscale (L)", 3: "colour (RGB)"}[channels]
         raise UserError(f"{path}: image mode {image.mode}, the model takes {wanted}; --convert converts it")

@@ -126,8 +126,9 @@ def multiply(node: Product, x: Array, kernel: Array, cut: Tile | None = None) ->
 
 def _channels(x: Array, node: Product, start: int, stop: int) -> Array:
     """The channels [start, stop) of each group of them."""
-    grouped = x.reshape(*x.shape[:-1], getattr(node, "groups", 1), -1)
-    return grouped[..., start:stop].reshape(*x.shape[:-1], -1)
+    groups = getattr(node, "groups", 1)
+    grouped = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    return grouped[..., start:stop].reshape(*x.shape[:-1], groups * (stop - start))
 
 
 def _padding(node: Conv, cut: Tile) -> list[tuple[int, int]]:
@@ -161,7 +162,8 @@ def _by_dots(node: Conv, cut: Tile, x: Array, kernel: Array) -> Array:
     """Matrix products, one per position: a GPU's library may choose a convolution (Winograd, FFT) that rounds."""
 
     def product(pixels: Array, row: Array) -> Array:
-        grouped = pixels.reshape(*pixels.shape[:-1], node.groups, -1), row.reshape(row.shape[0], node.groups, -1)
-        return jnp.einsum("bhwgc,cgf->bhwgf", *grouped, precision=HIGHEST).reshape(*pixels.shape[:-1], -1)
+        grouped = lambda x: x.reshape(*x.shape[:-1], node.groups, x.shape[-1] // node.groups)
+        products = jnp.einsum("bhwgc,cgf->bhwgf", grouped(pixels), grouped(row), precision=HIGHEST)
+        return products.reshape(*pixels.shape[:-1], row.shape[-1])
 
     return sum_over_shifts(x, kernel, node.strides, _padding(node, cut), node.dilation, product)

@@ -21,6 +21,7 @@ from plq.checkpoint.model_file import read_model
 from plq.checkpoint.store import open_store
 from plq.data.augment import normalize
 from plq.data.resize import resize_batch, resize_image
+from plq.distributed.devices import devices
 from plq.errors import UserError
 from plq.layers.variables import KEPT, flatten, is_ancillary
 from plq.models.registry import Architecture
@@ -55,7 +56,7 @@ class Model:
 
     def fitted(self, image: np.ndarray) -> np.ndarray:
         """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
-        return resize_image(image, self.image_shape[0], self.fit)
+        return resize_image(image, self.image_shape, self.fit)
 
     @cached_property
     def _logits(self):
@@ -77,6 +78,7 @@ def load(path: str | Path | Address) -> Model:
 
 def from_variables(variables: dict[str, Any], description: dict[str, Any], source: str = "variables") -> Model:
     """The model of variables in hand. Raises UserError, naming the leaves, if they are unstripped or do not fit."""
+    devices()
     _require_stripped(list(flatten(variables)), source)
     try:
         model = Model(

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from plq.errors import UserError
 from plq.storage.cache_dir import cache_directory
+from plq.storage.paths import path_of
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}  # by scheme: the package that fsspec needs
 
@@ -38,11 +39,11 @@ class Address:
 def place(text: str) -> Path | Address:
     """What a person means by ``text``: a path, or an address if there is "://" in it.
 
-    Raises UserError for an address that cannot be.
+    Raises UserError for an address or a path that cannot be.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return Path(text)
+        return path_of(text)
     bucket, _, key = rest.strip("/").partition("/")
     names = key.split("/")
     if scheme not in PACKAGES:

@@ -109,8 +109,8 @@ def _polynomial(factor: FactorSchedule, step: Array) -> Array:
 
 def _staircase(factor: FactorSchedule, step: Array) -> Array:
     """Stage boundaries in whole steps, so that no rounding can move one."""
-    starts = jnp.asarray([math.ceil(k * factor.decay_steps / factor.stages) for k in range(1, factor.stages)])
-    stage = jnp.sum(step >= starts) if factor.stages > 1 else 0
+    starts = [math.ceil(k * factor.decay_steps / factor.stages) for k in range(1, factor.stages)]
+    stage = jnp.sum(step >= jnp.asarray(starts, jnp.int32), dtype=jnp.float32)
     return jnp.float32(factor.rate) ** stage
 
 

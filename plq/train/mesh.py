@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from plq.distributed.devices import devices as available
 from plq.errors import UserError
 
 AXES = ("data", "fsdp")
@@ -26,7 +27,7 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
 
     A single process may use the first of its devices only. Raises UserError for what the devices do not allow.
     """
-    devices, sizes = sorted(jax.devices(), key=lambda device: (device.process_index, device.id)), dict(shape)
+    devices, sizes = sorted(available(), key=lambda device: (device.process_index, device.id)), dict(shape)
     given, found = " ".join(f"mesh.{axis}={size}" for axis, size in shape.items()), f"found {len(devices)} devices"
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if -1 in sizes.values() and len(devices) % fixed:

@@ -9,6 +9,7 @@ import optax
 
 from plq.errors import UserError, nearest
 from plq.layers.describe import ROLES
+from plq.modes import in_32_bits
 
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "step", "staircase", "cosine")
@@ -75,6 +76,16 @@ class OptimizerConfig:
 
 def learning_rate(recipe: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
+    schedule = _schedule(recipe, total_steps)
+
+    def rate(step: Any) -> Any:
+        with in_32_bits():
+            return schedule(step)
+
+    return rate
+
+
+def _schedule(recipe: OptimizerConfig, total_steps: int) -> optax.Schedule:
     base, steps = recipe.learning_rate, [max(1, round(b * total_steps)) for b in recipe.boundaries]
     warmup = round(recipe.warmup * total_steps)
     schedules: dict[str, Callable[[], optax.Schedule]] = {
@@ -117,4 +128,12 @@ def make_optimizer(recipe: OptimizerConfig, total_steps: int, roles: dict[str, A
     else:
         core = [optax.scale_by_adam(recipe.momentum, recipe.beta2, recipe.epsilon, nesterov=recipe.nesterov)]
     middle = decay + core if recipe.decay == "l2" else core + decay
-    return optax.chain(*clip, *middle, optax.scale_by_learning_rate(learning_rate(recipe, total_steps)))
+    return _in_32_bits(optax.chain(*clip, *middle, optax.scale_by_learning_rate(learning_rate(recipe, total_steps))))
+
+
+def _in_32_bits(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    def update(gradients: Any, state: Any, weights: Any = None) -> Any:
+        with in_32_bits():
+            return rule.update(gradients, state, weights)
+
+    return optax.GradientTransformation(rule.init, update)

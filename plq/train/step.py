@@ -96,7 +96,7 @@ def _in_parts(part: Callable[..., tuple[Sums, Tree]], count: int, weights: Tree)
 
         strided = lambda rows: jnp.moveaxis(rows.reshape(-1, count, *rows.shape[1:]), 1, 0)
         nothing = (jax.tree.map(jnp.zeros_like, weights), jnp.float32(0), jnp.float32(0))
-        parts = (jnp.arange(count), strided(x), strided(labels))
+        parts = (jnp.arange(count, dtype=jnp.int32), strided(x), strided(labels))
         ((gradients, loss, hits), statistics), _ = jax.lax.scan(add, (nothing, statistics), parts)
         return (jax.tree.map(lambda total: total / count, gradients), loss / count, hits), statistics
 

@@ -8,6 +8,8 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from plq.config.schema import Data
+from plq.data.images import size_of
+from plq.data.labels import require_labels
 from plq.data.loader import ArrayLoader, DataLoader, RecordLoader
 from plq.data.sets import load_split
 from plq.data.source import RecordSource
@@ -34,7 +36,8 @@ _score = jax.jit(score)
 
 
 def evaluation(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean loss and accuracy."""
+    """Mean loss and accuracy. Raises UserError for labels that are no classes."""
+    require_labels(labels, logits.shape[1], "evaluation")
     return {name: float(value) for name, value in _score(logits, labels).items()}
 
 
@@ -48,6 +51,7 @@ def open_loader(data: Data, split: str, seed: int = 0, shard: tuple[int, int] = 
         return ArrayLoader(images, data.batch_size, seed, shard)
     if data.name == "digits":
         raise UserError(f"data.crop={data.crop}: digits are read whole; leave data.crop empty")
-    source = RecordSource(data.name, split, data.data_dir)
-    fields = (data.image_size, data.crop, data.flip, data.threads, data.corrupt_share, shard)
+    source, size = RecordSource(data.name, split, data.data_dir), size_of(data.image_size)
+    assert size is not None, "Data.check wants a size with a crop"
+    fields = (size, data.crop, data.flip, data.threads, data.corrupt_share, shard)
     return RecordLoader(source, data.batch_size, seed, *fields)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from plq.cli.evaluate import open_labelled
 from plq.config.load import build_config
 from plq.config.schema import Data
 from plq.data.augment import normalize
@@ -18,7 +19,7 @@ from plq.runtime.freezing import AT_ONCE, Source, _require_ties
 from plq.runtime.frozen import FrozenModel
 from plq.runtime.loading import Servable
 from plq.runtime.verification import changed_by_last_bits
-from plq.trainer.evaluation import all_logits, evaluation, open_loader
+from plq.trainer.evaluation import all_logits, evaluation
 
 OTHER_CLASS = 0.01  # share of test images to which ties may give another class; more in unstable models
 
@@ -79,7 +80,7 @@ def open_test(model: stripped_model.Model, split: str, data_dir: str) -> tuple[D
     """The test images of a model, and what they are. Raises UserError if they are not at hand."""
     data = trained_on(model, "the model")
     split = split or data.test_split or default_splits(data.name)[1]
-    feed = open_loader(dataclasses.replace(data, data_dir=data_dir or data.data_dir), split)
+    feed = open_labelled(model, dataclasses.replace(data, data_dir=data_dir or data.data_dir), split)
     return feed, {"data": data.name, "split": split}
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import jax
 
 from plq.checkpoint.mirrored import MirroredStore
+from plq.checkpoint.model_file import require_place
 from plq.checkpoint.store import Store
 from plq.config.load import FREE_PER_PROCESS, differences, read_config
 from plq.config.schema import Config
 from plq.distributed.session import broadcast_from_primary, is_primary
 from plq.errors import UserError
-from plq.report.workdir import lock, prepare_workdir, require_shared, write_text_atomic
+from plq.report.workdir import lock, prepare_workdir, require_shared
 from plq.storage.address import Address
 from plq.storage.mirror import copied, mirrored
+from plq.storage.output import write_text_atomic
 from plq.trainer.setup import Setup
 
 MakeStore = Callable[[Path, int, int], Store]  # from folder, keep_latest and keep_best
@@ -25,6 +27,7 @@ MakeStore = Callable[[Path, int, int], Store]  # from folder, keep_latest and ke
 def claim(workdir: Path, chosen: Config) -> None:
     """Save the resolved config, or, where one is saved, refuse a run that would compute something else."""
     file = workdir / "config.json"
+    require_place(workdir / "model")
     if not file.exists():
         write_text_atomic(file, json.dumps(chosen.to_json(), indent=1) + "\n")
         return

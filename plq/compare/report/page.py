@@ -1,5 +1,6 @@
 """The report: one HTML page that needs nothing else, and its figures as files."""
 
+import os
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -15,9 +16,11 @@ from plq.compare.report.sections import Probes
 from plq.compare.report.style import FIGURES, PAGE
 from plq.compare.table import LEARNED, OVERALL, difference, reached, spread
 from plq.compare.variants import NAMES
-from plq.report.workdir import write_text_atomic
+from plq.errors import UserError
+from plq.storage.output import require_file, write_text_atomic
 
 REPORT = "report.html"
+MADE = "<h2>How this was made</h2>"  # in every report
 ALONE = "One network: nothing is compared."
 REACHED = "epochs to plain's final accuracy: plain, EXP-Net, EXP-Net at f = 0 (medians)"
 HOW = (
@@ -36,12 +39,25 @@ def write_report(found: Comparison, probes: Mapping[str, Probes], directory: Pat
     general = overview_figures(found)
     by_point = {label: sections.point_figures(found.histories[label], _facts(found, label)) for label in found.points}
     folder = directory / "figures"
-    folder.mkdir(exist_ok=True)
     for prefix, figures in [("", general), *((_file_name(label), each) for label, each in by_point.items())]:
         for figure in figures:
             write_text_atomic(folder / f"{prefix}{figure.name}.svg", _standalone(figure))
     write_text_atomic(directory / REPORT, page(found, probes, general, by_point, command))
     return directory / REPORT
+
+
+def require_report(directory: Path, option: str) -> None:
+    """Raise UserError unless `write_report` can write there without harm to what it has not written."""
+    where = lambda what: f"{option} {directory}: {what}"
+    page, folder = directory / REPORT, directory / "figures"
+    require_file(
+        page, {}, lambda path: MADE in path.read_text("utf-8", errors="replace"), "such a report", where("its")
+    )
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"{where('its')} {folder}: is a file, allowed a folder")
+    is_figure = lambda path: path.read_bytes().startswith(b"<svg ")
+    for figure in folder.glob("*.svg"):
+        require_file(figure, {}, is_figure, "such a figure", where("its"))
 
 
 def _facts(found: Comparison, label: str) -> dict[str, Facts]:
@@ -98,7 +114,7 @@ def page(
         _summary(found) if len(found.points) > 1 else "",
         "<h2>In detail</h2>",
         *points,
-        "<h2>How this was made</h2>",
+        MADE,
         *(html.paragraph(words) for words in HOW if len(found.variants) > 1),
         html.code(command),
     ]
