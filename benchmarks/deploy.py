@@ -4,7 +4,7 @@
         [--activations clip] [--activation_bits 2] [--size 40] [--batches 1 64] [--repeats 9] [--fast]
 
 From uint8 pixels to logits, weights as initialized; time depends on them by one thing alone, in which layers a step
-would be misplaced. Both ONNX files are made by `plq.exporters`, the float one from the network without quantization. All
+would be misplaced. `plq.exporters` makes both ONNX files, the float one from the network without quantization. All
 variants take turns in every repeat, so that a slow moment of the machine hits them alike; ratios are taken within a
 repeat: how many times as fast as float ONNX Runtime. The process is bound to as many cores as there are threads.
 """

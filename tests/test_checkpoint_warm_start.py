@@ -235,7 +235,7 @@ def no_network(path, low_precision):
         (missing, "model.init_from: .*gone: does not exist"),
         (
             unfinished,
-            "model.init_from: .*: is a training folder, not a stripped model; make a model with: .*plq.checkpoint.prune",
+            "model.init_from: .*: is a training folder, not a stripped model; make a model with: .*plq.prune",
         ),
         (unstripped, "model.init_from=.*: found a model with its ancillary branch, allowed a stripped one"),
         (no_model, "model.init_from: .*: holds no model.json"),

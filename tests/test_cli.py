@@ -235,7 +235,8 @@ CONFIG_FILES = [
         "nme",
     ),
     (
-        "from plq.config.load import default\ndef get_config():\n    c = default()\n    c.data.flip = 'x'\n    return c",
+        "from plq.config.load import default\ndef get_config():\n    c = default()\n    c.data.flip = 'x'\n"
+        "    return c",
         "flip",
     ),
     ("def get_config():\n    return 3", "gives no ConfigDict"),

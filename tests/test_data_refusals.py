@@ -9,7 +9,6 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tfds_sets import noise, png, write_set
 
-from plq.cli.evaluate import open_labelled
 from plq.config.schema import Data
 from plq.data.images import open_image, pixels
 from plq.data.jpeg import decode_rgb
@@ -19,6 +18,7 @@ from plq.data.source import RecordSource
 from plq.errors import UserError
 from plq.storage.address import place
 from plq.trainer.evaluation import evaluation
+from plq.trainer.image_comparison import open_labelled
 
 
 def write(folder, splits, name="mine", label=None, dtype=np.uint8, shape=(None, None, 3)):

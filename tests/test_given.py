@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from plq import describe, evaluate, freeze, info, main, predict, prune
+from plq.cli import describe, evaluate, freeze, info, predict, prune
+from plq.cli import train as main
 from plq.compare import __main__ as compare
 from plq.compare.report import __main__ as report
 from plq.config.flagfile import expanded
@@ -126,7 +127,8 @@ def test_pickles_of_a_config_read_back(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "file", "argument"), [
-    ("10:00/c.py", "10:00/c.py", ""), ("10:00/c.py:w2a2", "10:00/c.py", "w2a2"), ("c.py:w2a2,quick", "c.py", "w2a2,quick"),
+    ("10:00/c.py", "10:00/c.py", ""), ("10:00/c.py:w2a2", "10:00/c.py", "w2a2"),
+    ("c.py:w2a2,quick", "c.py", "w2a2,quick"),
     ("c.py:", "c.py", ""), ("a:b.py:x", "a:b.py", "x"), ("a:b.py", "a:b.py", ""), ("gone.py:x", "gone.py", "x"),
     ("11:00/gone.py", "11:00/gone.py", ""), ("11:00/gone.py:x", "11:00/gone.py", "x"),
 ])  # fmt: skip
@@ -147,7 +149,10 @@ def test_a_path_may_hold_colons(text, file, argument, here):
     ("def get_config(): return {'data': {}}", "gives no ConfigDict but dict"),
     ("get_config = 3", "TypeError"),
     ("import asyncio\nraise asyncio.CancelledError", "line 2: CancelledError"),
-    ("from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'modle': {}})", "unknown section modle"),
+    (
+        "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'modle': {}})",
+        "unknown section modle",
+    ),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_config_file_is_one_line(text, message, here):
     (here / "c.py").write_text(text)
@@ -165,7 +170,8 @@ def test_a_frozen_config_can_be_shrunk(here):
 
 
 @pytest.mark.parametrize(("text", "path"), [
-    ("~", "HOME"), ("~/a", "HOME/a"), ("a~", "a~"), ("a/~/b", "a/~/b"), ("~nobody-of-this-name", "~nobody-of-this-name"),
+    ("~", "HOME"), ("~/a", "HOME/a"), ("a~", "a~"), ("a/~/b", "a/~/b"),
+    ("~nobody-of-this-name", "~nobody-of-this-name"),
 ])  # fmt: skip
 def test_a_tilde_means_one_thing(text, path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from frozen_models import small_model
 
-from plq import freeze, prune
 from plq.checkpoint import model_file
 from plq.checkpoint.model_file import write_model
+from plq.cli import freeze, prune
 from plq.compare.report.page import require_report
 from plq.config.schema import Config
 from plq.errors import UserError
@@ -132,7 +132,8 @@ def test_prune_refuses_a_place_before_it_reads(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("model/m.plq", "is inside --model"), ("m.bin", "ends in .plq"), ("card.plq", "card.md: is there and is not a model"),
+    ("model/m.plq", "is inside --model"), ("m.bin", "ends in .plq"),
+    ("card.plq", "card.md: is there and is not a model"),
     ("text.plq", "is there and is not a frozen model"), ("folder.plq", "is a folder"),
     ("linked.plq", "linked.md: is there and is not a model card"),
 ])  # fmt: skip

@@ -7,16 +7,15 @@ from pathlib import Path
 from plq.checkpoint.store import open_store
 from plq.cli.common import arguments, path_or_address, run
 from plq.config.load import build_config, read_config
-from plq.config.schema import Data, MeshConfig
-from plq.data.loader import DataLoader
-from plq.data.sets import default_splits, describe
+from plq.config.schema import MeshConfig
+from plq.data.sets import default_splits
 from plq.distributed.devices import devices
 from plq.errors import UserError, printable
-from plq.runtime.loading import Servable, open_model
+from plq.runtime.loading import open_model
 from plq.storage.address import Address, named
 from plq.storage.staging import RUN, staged_input
-from plq.trainer.evaluation import all_logits, evaluation, open_loader
-from plq.trainer.image_comparison import trained_on
+from plq.trainer.evaluation import all_logits, evaluation
+from plq.trainer.image_comparison import open_labelled, trained_on
 from plq.trainer.setup import assemble
 
 
@@ -49,16 +48,6 @@ def evaluate_model(path: Path | Address, split: str, data_dir: str, batch_size: 
     split = split or data.test_split or default_splits(data.name)[1]
     logits, labels = all_logits(model, open_labelled(model, data, split))
     return _line(f"{path} on {data.name} {split}", evaluation(logits, labels), len(labels))
-
-
-def open_labelled(model: Servable, data: Data, split: str) -> DataLoader:
-    """The images of a split, with labels of the model's classes. Raises UserError if the set's are other ones."""
-    names, wanted = describe(data.name, data.data_dir).class_names, tuple(model.class_names)
-    if len(names) != len(wanted):
-        raise UserError(f"data.name={data.name}: found {len(names)} classes, the model has {len(wanted)}")
-    if names != wanted and sorted(names) == sorted(wanted):
-        raise UserError(f"data.name={data.name}: its classes are in another order than the model's")
-    return open_loader(data, split)
 
 
 def _line(what: str, found: dict[str, float], examples: int) -> str:

@@ -1,7 +1,7 @@
 """Freeze a stripped model into one file: ``python -m plq.freeze --model DIR --out model.plq``.
 
 The few-bit weights are packed, batch norm is folded, and what the file computes is compared with the model: on noise,
-and on the test images if the data set is at hand. Nothing is written unless they agree (see `plq.runtime.verification`).
+and on the test images if the data set is at hand. Nothing is written unless they agree (`plq.runtime.verification`).
 """
 
 import argparse

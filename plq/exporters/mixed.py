@@ -1,8 +1,8 @@
 """The products of an ONNX model with codes: in float, or on integers where that needs no rounding behind them.
 
 On integer kernels they are computed if they are one matrix product of codes and weights (MatMulInteger), or if sums may
-be cut off (`plq.exporters.saturation`). Else integers are multiplied in float32, where no sum can exceed 2**24: it is exact as
-well. Only what is left, as a float first layer, adds up real numbers.
+be cut off (`plq.exporters.saturation`). Else integers are multiplied in float32, where no sum can exceed 2**24: it is
+exact as well. Only what is left, as a float first layer, adds up real numbers.
 """
 
 import dataclasses

@@ -39,7 +39,7 @@ class _Stream:
 
 
 def cost_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Cost]:
-    """One row per `Unit` or `PreActivation` of a plain network (`Architecture.plain`), in the order in which data passes them.
+    """One row per `Unit` or `PreActivation` of a plain network (`Architecture.plain`), in the order of the data.
 
     Args:
         network: between its units it uses `plq.layers.operations` alone. image_shape: [height, width, channels].

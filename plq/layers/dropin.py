@@ -4,7 +4,7 @@ A network that takes its layers as arguments gets them so, and keeps its variabl
 
     fields = Rule("*", 2, 2).fields                                 # see `plq.layers.convert`; or name them yourself
     expanded = Network(conv=partial(Conv, **fields(factor)))        # train, f from 1 to 0
-    served = Network(conv=partial(Conv, **fields()))                # the same variables after plq.checkpoint.prune.prune
+    served = Network(conv=partial(Conv, **fields()))                # the same variables after `plq.prune`
 """
 
 import dataclasses

@@ -81,8 +81,8 @@ class LayerFactory:
     """What a network gets: makers of its units, and the activation left in float.
 
     ``first``, ``inner``, ``unexpanded`` (inner, never with a branch) and ``last`` take the fields of `Unit`
-    (features, kernel_size, ...) and a ``name``. ``entry`` and ``exit`` take those of `PreActivation` and a ``name``: between a
-    stream in float and ``inner`` units, and at its end with the float activation.
+    (features, kernel_size, ...) and a ``name``. ``entry`` and ``exit`` take those of `PreActivation` and a ``name``:
+    between a stream in float and ``inner`` units, and at its end with the float activation.
     """
 
     first: Callable[..., nn.Module]

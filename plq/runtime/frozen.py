@@ -24,7 +24,7 @@ from plq.storage.staging import staged_input
 
 @dataclasses.dataclass(frozen=True)
 class FrozenModel:
-    """A network of few-bit integers with everything needed to feed it an image; used like `plq.runtime.stripped_model.Model`."""
+    """A network of few-bit integers with everything needed to feed it an image; used like `stripped_model.Model`."""
 
     frozen: Frozen
     runner: Runner

@@ -35,7 +35,7 @@ def record(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Graph:
-    """The graph of a plain network (`Architecture.plain`, or any that is built from a `LayerFactory`) with its variables.
+    """The graph of a plain network (`Architecture.plain`, or any built from a `LayerFactory`) with its variables.
 
     Products are exact in the graph: a network that multiplies in bfloat16 (``dtype``) rounds what the graph does not.
 

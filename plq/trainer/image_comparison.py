@@ -7,19 +7,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from plq.cli.evaluate import open_labelled
 from plq.config.load import build_config
 from plq.config.schema import Data
 from plq.data.augment import normalize
 from plq.data.loader import DataLoader
-from plq.data.sets import default_splits
+from plq.data.sets import default_splits, describe
 from plq.errors import UserError
 from plq.runtime import stripped_model
 from plq.runtime.freezing import AT_ONCE, Source, _require_ties
 from plq.runtime.frozen import FrozenModel
 from plq.runtime.loading import Servable
 from plq.runtime.verification import changed_by_last_bits
-from plq.trainer.evaluation import all_logits, evaluation
+from plq.trainer.evaluation import all_logits, evaluation, open_loader
 
 OTHER_CLASS = 0.01  # share of test images to which ties may give another class; more in unstable models
 
@@ -90,3 +89,13 @@ def trained_on(model: Servable, source: str) -> Data:
     if not isinstance(config, dict) or "data" not in config:
         raise UserError(f"{source}: does not say what it was trained on")
     return build_config(config, source).data
+
+
+def open_labelled(model: Servable, data: Data, split: str) -> DataLoader:
+    """The images of a split, with labels of the model's classes. Raises UserError if the set's are other ones."""
+    names, wanted = describe(data.name, data.data_dir).class_names, tuple(model.class_names)
+    if len(names) != len(wanted):
+        raise UserError(f"data.name={data.name}: found {len(names)} classes, the model has {len(wanted)}")
+    if names != wanted and sorted(names) == sorted(wanted):
+        raise UserError(f"data.name={data.name}: its classes are in another order than the model's")
+    return open_loader(data, split)
