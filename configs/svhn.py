@@ -3,7 +3,7 @@ r"""The published SVHN table: three quantizers, two activations, four widths, in
     python -m plq.main --config configs/svhn.py:dorefa_w1a2_0.25
     python -m plq.main --config configs/svhn.py:dorefa_w1a2_0.25 --config.factor.name=constant     (the plain network)
 
-    python -m plq.compare --config configs/svhn.py --out runs/svhn --seeds 3 \
+    plq compare --config configs/svhn.py --out runs/svhn --seeds 3 \
       --vary quant.weights+quant.weight_bits=dorefa+1,xnor+1,syq+2 --vary quant.activation_bits=1,2 \
       --vary model.width=0.125,0.25,0.5,1.0      (all of it, plain and EXP-Net, beside the published points)
 

@@ -37,8 +37,8 @@ def test_every_ablation_is_a_legal_grid(run):
     assert done.returncode == 0 and len(calls) == 6
     cells = {}
     for call in calls:
-        module, name, *arguments = shlex.split(call)
-        assert (module, name) == ("-m", "plq.compare")
+        module, name, command, *arguments = shlex.split(call)
+        assert (module, name, command) == ("-m", "plq", "compare")
         given = parse(arguments)
         assert given.config == CONFIG and given.seeds == 2
         assert given.cells == Path("out") == given.out.parent

@@ -146,7 +146,7 @@ def test_the_commands_give_the_settings(tmp_path):
     trainings = trainings_of(found, config, tmp_path / "out")
     assert len(trainings) == 2 * (2 + 4 + 1)
     for training in trainings[::3]:
-        assert training.command[:3] == ("python", "-m", "plq.main")
-        given = parse_training(list(training.command[3:]))
+        assert training.command[:2] == ("plq", "train")
+        given = parse_training(list(training.command[2:]))
         assert given.config == training.cell.config and given.workdir == training.folder
     assert isinstance(base, Config) and base.data.pad == 2

@@ -197,7 +197,7 @@ def page(tmp_path_factory):
     failed = {"cells/x": "step 3: the loss <is> not finite"}
     found = comparison(directory, *axes, failed=failed, data__name="svhn_cropped", model__width=0.125)
     probes = {label: {variant: {0: PROBE, 1: PROBE} for variant in ("plain", "expanded")} for label in found.points}
-    return write_report(found, probes, directory, "python -m plq.compare --config <a>")
+    return write_report(found, probes, directory, "plq compare --config <a>")
 
 
 class Reader(html.parser.HTMLParser):
@@ -248,7 +248,7 @@ def test_the_page_says_what_was_found(page):
     for number in ("+7.00 [-31.12, 45.12]", "+10.00", "70.00", "55.00 ± 7.07", "62.00 ± 11.31"):
         assert number in words, number
     assert words.count("mean over all cells") == 3  # in the verdict, the figure and the table
-    assert words.count("in detail".capitalize()) == 1 and "python -m plq.compare --config <a>" in words
+    assert words.count("in detail".capitalize()) == 1 and "plq compare --config <a>" in words
     assert "re-estimated" in words and "DoReFa 1/2" in words
 
 

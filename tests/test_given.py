@@ -10,14 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from plq.cli import describe, evaluate, freeze, info, predict, prune
+from plq.cli import compare, describe, evaluate, export, freeze, info, predict, prune, report
 from plq.cli import train as main
-from plq.compare import __main__ as compare
-from plq.compare.report import __main__ as report
 from plq.config.flagfile import expanded
 from plq.config.load import load, split
 from plq.errors import UserError
-from plq.exporters import __main__ as export
 from plq.runtime.file_format import encode
 from plq.storage.paths import path_of
 

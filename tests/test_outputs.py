@@ -10,11 +10,10 @@ from frozen_models import small_model
 
 from plq.checkpoint import model_file
 from plq.checkpoint.model_file import write_model
-from plq.cli import freeze, prune
+from plq.cli import export, freeze, prune
 from plq.compare.report.page import require_report
 from plq.config.schema import Config
 from plq.errors import UserError
-from plq.exporters import __main__ as export
 from plq.exporters.formats import is_export
 from plq.report.workdir import prepare_workdir
 from plq.runtime.file_format import encode

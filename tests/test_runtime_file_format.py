@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from plq.errors import UserError
 from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
-from plq.runtime import container
+from plq.runtime import container, file_format
 from plq.runtime.file_format import Frozen, decode, encode, read, write
 from plq.runtime.graph import Graph
 from plq.runtime.pack import pack, packed_size, unpack

@@ -21,7 +21,7 @@ from plq.storage.output import require_room, writing
 
 FORMAT, VERSION = "plq-model", 1
 DESCRIPTION, VARIABLES = "model.json", "variables.safetensors"
-HOW = "make a model with: python -m plq.prune --workdir DIR --out PATH"
+HOW = "make a model with: plq prune --workdir DIR --out PATH"
 
 
 def write_model(path: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:

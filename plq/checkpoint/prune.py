@@ -1,6 +1,6 @@
 """Removal: take the ancillary branch out of a state or a checkpoint, leaving the low-precision network.
 
-As a program: ``python -m plq.prune --workdir DIR [--step N] --out PATH``.
+As a program: ``plq prune --workdir DIR [--step N] --out PATH``.
 """
 
 import dataclasses

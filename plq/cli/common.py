@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
 def arguments(program: str, description: str) -> argparse.ArgumentParser:
     """A parser whose complaints are one line each."""
-    return _Parser(prog=f"python -m {program}", description=description)
+    return _Parser(prog=f"plq {program}", description=description)
 
 
 def path_or_address(text: str) -> Path | Address:

@@ -1,4 +1,4 @@
-"""Plain low precision, EXP-Net and float, paired: ``python -m plq.compare --config configs/X.py --out DIR``."""
+"""Plain low precision, EXP-Net and float, paired: ``plq compare --config configs/X.py --out DIR``."""
 
 import dataclasses
 import json
@@ -9,7 +9,6 @@ from typing import Any
 
 from absl import flags
 
-from plq.cli.common import run
 from plq.compare.comparison import Comparison, collect
 from plq.compare.diagnostics import Diagnostics, diagnosed
 from plq.compare.plan import Plan, changed_fields, make_plan, parse_axis
@@ -26,7 +25,7 @@ from plq.storage.paths import path_of
 
 MARK = "compare.json"
 OURS = (MARK, "cells", ".lock")
-USAGE = """usage: python -m plq.compare --config FILE[:ARGUMENT] --out DIR [options] [--config.SECTION.FIELD=VALUE ...]
+USAGE = """usage: plq compare --config FILE[:ARGUMENT] --out DIR [options] [--config.SECTION.FIELD=VALUE ...]
 
 Train the plain low-precision network and EXP-Net (and the float network, if asked for) of one config on one schedule,
 with the same data order and initial weights, for several seeds, and report what the seeds say together.
@@ -110,7 +109,7 @@ def _folder(option: str, text: str) -> Path:
 def trainings_of(plan: Plan, config: str, directory: Path) -> list[Training]:
     """Each with the command that does it by hand."""
     bare = read(["--config", config], lambda values: None).config
-    command = lambda cell: ("python", "-m", "plq.main", "--config", config, "--workdir", str(directory / cell.folder))
+    command = lambda cell: ("plq", "train", "--config", config, "--workdir", str(directory / cell.folder))
     return [
         Training(cell, (*command(cell), *changed_fields(bare, cell.config)), directory) for cell in plan.trainings()
     ]
@@ -161,14 +160,10 @@ def main(argv: list[str] | None = None) -> None:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signum)
-    command = shlex.join(["python", "-m", "plq.compare", *argv])
+    command = shlex.join(["plq", "compare", *argv])
     write_text_atomic(given.out / MARK, json.dumps({"command": command, **found.to_json()}, indent=1) + "\n")
     print(markdown(found.points, found.variants))
     print(f"report: {printable(write_report(found, diagnostics_of(found, given.reestimate), given.out, command))}")
     for folder, reason in found.failed.items():
         print(f"failed: {(given.cells or given.out) / folder}: {reason}", file=sys.stderr)
     sys.exit(1 if found.failed else 0)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,4 @@
-"""What a network costs, without data or training: ``python -m plq.describe --config configs/X.py[:ARGUMENT]``."""
+"""What a network costs, without data or training: ``plq describe --config configs/X.py[:ARGUMENT]``."""
 
 import dataclasses
 import json
@@ -6,7 +6,6 @@ import sys
 
 from absl import flags
 
-from plq.cli.common import run
 from plq.config.flags import Command, read
 from plq.config.schema import Data
 from plq.data import prepared
@@ -16,7 +15,7 @@ from plq.errors import UserError
 from plq.report.table import format_table, human_bytes
 from plq.trainer.describe import BYTES, HEADER, Row, Shape, cells_of, rows_of, totals
 
-USAGE = """usage: python -m plq.describe --config FILE[:ARGUMENT] [--json] [--image_shape H,W,C] [--num_classes N]
+USAGE = """usage: plq describe --config FILE[:ARGUMENT] [--json] [--image_shape H,W,C] [--num_classes N]
                               [--config.SECTION.FIELD=VALUE ...]
 
 Parameters, bytes and operations of a config's network, layer by layer. Nothing is trained and no data is read.
@@ -111,7 +110,3 @@ def main(argv: list[str] | None = None) -> None:
         return
     what = {"network": config.model.name, "image_shape": image_shape, "num_classes": num_classes}
     print(json.dumps({**what, "layers": [dataclasses.asdict(row) for row in rows], "total": totals(rows)}, indent=1))
-
-
-if __name__ == "__main__":
-    run(main)

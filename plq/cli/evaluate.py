@@ -1,11 +1,11 @@
-"""Accuracy on test images: ``python -m plq.evaluate --workdir DIR [--step N]`` or ``--model PATH``."""
+"""Accuracy on test images: ``plq evaluate --workdir DIR [--step N]`` or ``--model PATH``."""
 
 import dataclasses
 import math
 from pathlib import Path
 
 from plq.checkpoint.store import open_store
-from plq.cli.common import arguments, path_or_address, run
+from plq.cli.common import arguments, path_or_address
 from plq.config.load import build_config, read_config
 from plq.config.schema import MeshConfig
 from plq.data.sets import default_splits
@@ -56,7 +56,7 @@ def _line(what: str, found: dict[str, float], examples: int) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
-    parser = arguments("plq.cli.evaluate", "Accuracy of a checkpoint, or of a stripped or frozen model.")
+    parser = arguments("evaluate", "Accuracy of a checkpoint, or of a stripped or frozen model.")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--workdir", type=path_or_address, help="a training folder: its newest checkpoint, or --step")
     which.add_argument("--model", type=path_or_address, help="a stripped model (a folder) or a frozen one (a file)")
@@ -75,7 +75,3 @@ def main(argv: list[str] | None = None) -> None:
         print(evaluate_checkpoint(given.workdir, given.step, given.data_dir))
     else:
         print(evaluate_model(given.model, given.split, given.data_dir, given.batch_size))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,11 @@
-"""Writes a model in another format and runs it: ``python -m plq.export --format onnx --model DIR --out model.onnx``."""
+"""Writes a model in another format and runs it: ``plq export --format onnx --model DIR --out model.onnx``."""
 
 import argparse
 from pathlib import Path
 
 import numpy as np
 
-from plq.cli.common import arguments, local_path, path_or_address, run
+from plq.cli.common import arguments, local_path, path_or_address
 from plq.errors import UserError, printable
 from plq.exporters.check import compare
 from plq.exporters.formats import FORMATS, Export, is_export
@@ -18,7 +18,7 @@ from plq.storage.staging import staged_output as sent
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments. Raises UserError for whatever is wrong with them."""
-    parser = arguments("plq.exporters", "Write a model as ONNX, QONNX or StableHLO, and check the file by running it.")
+    parser = arguments("export", "Write a model as ONNX, QONNX or StableHLO, and check the file by running it.")
     parser.add_argument("--format", required=True, choices=list(FORMATS))
     parser.add_argument(
         "--model", type=path_or_address, required=True, help="a frozen model, or a stripped model's folder"
@@ -92,7 +92,3 @@ def main(argv: list[str] | None = None) -> None:
     with sent(given.out) as given.out:
         lines = write_checked(given, source, images)
     print(named("\n".join(lines)))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,4 @@
-"""Freeze a stripped model into one file: ``python -m plq.freeze --model DIR --out model.plq``.
+"""Freeze a stripped model into one file: ``plq freeze --model DIR --out model.plq``.
 
 The few-bit weights are packed, batch norm is folded, and what the file computes is compared with the model: on noise,
 and on the test images if the data set is at hand. Nothing is written unless they agree (`plq.runtime.verification`).
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from plq import __version__
-from plq.cli.common import arguments, path_or_address, run
+from plq.cli.common import arguments, path_or_address
 from plq.errors import UserError, printable
 from plq.report.frozen_summary import layer_table, summary
 from plq.report.model_card import MARK, card
@@ -36,7 +36,7 @@ def _check_out(out: Path, model: Path | Address) -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first lines."""
-    parser = arguments("plq.cli.freeze", "Pack a stripped model into one file, checked against it, with a model card.")
+    parser = arguments("freeze", "Pack a stripped model into one file, checked against it, with a model card.")
     parser.add_argument("--model", type=path_or_address, required=True, help="a stripped model (a folder)")
     parser.add_argument(
         "--out", type=path_or_address, required=True, help="the file to write, NAME.plq; the card is NAME.md"
@@ -72,7 +72,3 @@ def _freeze(given: argparse.Namespace, out: Path) -> None:
     print()
     print(summary(frozen, len(data)))
     print("\n" + printable(named(f"wrote {out} and {beside}")))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,6 +1,6 @@
-"""What a frozen model holds: ``python -m plq.info model.plq``."""
+"""What a frozen model holds: ``plq info model.plq``."""
 
-from plq.cli.common import arguments, path_or_address, run
+from plq.cli.common import arguments, path_or_address
 from plq.report.frozen_summary import layer_table, summary
 from plq.runtime.file_format import read
 from plq.storage.staging import staged_input
@@ -8,7 +8,7 @@ from plq.storage.staging import staged_input
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
-    parser = arguments("plq.cli.info", "Layers, sizes, preprocessing and origin of a frozen model.")
+    parser = arguments("info", "Layers, sizes, preprocessing and origin of a frozen model.")
     parser.add_argument("model", type=path_or_address, help="a frozen model (model.plq)")
     given = parser.parse_args(argv)
     with staged_input(given.model) as path:
@@ -16,7 +16,3 @@ def main(argv: list[str] | None = None) -> None:
     print(layer_table(frozen))
     print()
     print(summary(frozen, size))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,11 @@
-"""Classes of image files: ``python -m plq.predict --model PATH image.png ...``."""
+"""Classes of image files: ``plq predict --model PATH image.png ...``."""
 
 import sys
 
 import jax
 import numpy as np
 
-from plq.cli.common import arguments, local_path, path_or_address, run
+from plq.cli.common import arguments, local_path, path_or_address
 from plq.errors import UserError, printable
 from plq.runtime.loading import Servable, open_model, read_image
 
@@ -19,7 +19,7 @@ def top_classes(model: Servable, image: np.ndarray, top: int) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line. Status 2 if any image could not be used."""
-    parser = arguments("plq.cli.predict", "Class names and probabilities from a stripped or frozen model.")
+    parser = arguments("predict", "Class names and probabilities from a stripped or frozen model.")
     what = "a stripped model (a folder) or a frozen one (a file)"
     parser.add_argument("--model", type=path_or_address, required=True, help=what)
     parser.add_argument("--top", type=int, default=3, help="how many classes to name (default: 3)")
@@ -37,7 +37,3 @@ def main(argv: list[str] | None = None) -> None:
             print(f"plq: {error}", file=sys.stderr)
     if failed:
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    run(main)

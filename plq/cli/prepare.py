@@ -1,4 +1,4 @@
-"""Prepare a TFDS data set once: ``python -m plq.prepare imagenet2012 --manual_dir ~/archives``.
+"""Prepare a TFDS data set once: ``plq prepare imagenet2012 --manual_dir ~/archives``.
 
 Reads the set's archives and writes it to the TFDS folder as array_record, which training reads without TensorFlow.
 Space, sizes and checksums are looked at first. After an interruption the same command begins to write the set again,
@@ -21,7 +21,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from plq.cli.common import arguments, local_path, run
+from plq.cli.common import arguments, local_path
 from plq.data.prepared import data_directory, open_set, split_sizes
 from plq.errors import UserError, nearest, printable
 from plq.storage.output import write_text_atomic
@@ -34,7 +34,7 @@ FAILURES = (OSError, ValueError, KeyError, RuntimeError, AssertionError, EOFErro
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
-    parser = arguments("plq.cli.prepare", "Prepare a TFDS data set from its archives, once.")
+    parser = arguments("prepare", "Prepare a TFDS data set from its archives, once.")
     parser.add_argument("name", help="of the data set, as in data.name")
     parser.add_argument(
         "--manual_dir", type=local_path, required=True, help="folder of the archives, under their own names"
@@ -188,7 +188,3 @@ def _prepare(builder: Any, manual_dir: Path) -> None:
 
 def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-if __name__ == "__main__":
-    run(main)

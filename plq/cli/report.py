@@ -1,10 +1,10 @@
-"""The report of one training: ``python -m plq.compare.report --workdir DIR`` writes DIR/report.html and DIR/figures."""
+"""The report of one training: ``plq report --workdir DIR`` writes DIR/report.html and DIR/figures."""
 
 import shlex
 import sys
 from pathlib import Path
 
-from plq.cli.common import arguments, local_path, run
+from plq.cli.common import arguments, local_path
 from plq.compare.aggregate import aggregate
 from plq.compare.comparison import Comparison
 from plq.compare.diagnostics import diagnosed
@@ -44,7 +44,7 @@ def of_run(workdir: Path) -> Comparison:
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = arguments("plq.compare.report", "Write the report of one training, finished or not, into its folder.")
+    parser = arguments("report", "Write the report of one training, finished or not, into its folder.")
     parser.add_argument("--workdir", type=local_path, required=True, help="the folder of a training")
     workdir: Path = parser.parse_args(argv).workdir
     require_report(workdir, "--workdir")
@@ -53,9 +53,5 @@ def main(argv: list[str] | None = None) -> None:
     for (label, variant, seed), training in found.trainings.items():
         if (workdir / "model").is_dir():
             probes = {label: {variant: {seed: diagnosed(workdir, training.cell.config.data, seed, 0)}}}
-    command = shlex.join(["python", "-m", "plq.compare.report", *argv])
+    command = shlex.join(["plq", "report", *argv])
     print(f"report: {printable(write_report(found, probes, workdir, command))}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -9,7 +9,6 @@ import jax
 from absl import flags
 
 from plq.checkpoint.store import Store
-from plq.cli.common import run
 from plq.config.flags import read
 from plq.config.load import default_workdir, fields_of
 from plq.config.schema import Config
@@ -150,7 +149,3 @@ def train(setup: Setup, workdir: Path, make_store: MakeStore = Store) -> None:
         sys.exit(128 + interrupted.signum)
     finally:
         current.close()
-
-
-if __name__ == "__main__":
-    run(main)

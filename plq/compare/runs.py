@@ -105,7 +105,7 @@ def _run(training: Training, title: str, received: list[int]) -> int:
     training.folder.parent.mkdir(parents=True, exist_ok=True)
     with training.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, *training.command[1:]],
+            [sys.executable, "-m", *training.command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

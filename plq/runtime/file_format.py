@@ -28,7 +28,7 @@ from plq.storage.output import require_file, write_atomic
 
 FORMAT, VERSION = "plq", "1"
 FIELDS = {"graph": dict, "codes": dict, "class_names": list, "fit": str, "training": dict}
-HOW = "make one with: python -m plq.freeze --model DIR --out model.plq"
+HOW = "make one with: plq freeze --model DIR --out model.plq"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _require_stripped(paths: list[str], source: str) -> None:
     if unstripped:
         shown = ", ".join(unstripped[:4]) + (", ..." if len(unstripped) > 4 else "")
         found = f"not stripped, {len(unstripped)} ancillary leaves: {shown}"
-        raise UserError(f"{source}: {found}; strip it first: python -m plq.prune --workdir DIR --out PATH")
+        raise UserError(f"{source}: {found}; strip it first: plq prune --workdir DIR --out PATH")
 
 
 def _check_variables(model: Model, source: str) -> None:
