@@ -23,7 +23,7 @@ from plq.exporters.formats import export_onnx
 from plq.exporters.running import onnx_session
 from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
-from plq.runtime.freezing import freeze
+from plq.runtime.freezing import freeze_model
 from plq.runtime.frozen import FrozenModel, from_frozen
 from plq.runtime.stripped_model import Model
 
@@ -111,10 +111,10 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     few = model(given, QuantConfig(given.weights, given.weight_bits, given.activations, given.activation_bits))
     full = model(given, QuantConfig(given.weights, 32, given.activations, 32))
-    frozen = from_frozen(freeze(few))
+    frozen = from_frozen(freeze_model(few))
     exported, integers = session(frozen, given.threads, given.fast)
     variants = {
-        "float, ONNX Runtime": session(from_frozen(freeze(full)), given.threads)[0],
+        "float, ONNX Runtime": session(from_frozen(freeze_model(full)), given.threads)[0],
         "exported ONNX, ONNX Runtime": exported,
         "frozen, JAX": frozen,
         "float, JAX": full,

@@ -27,7 +27,7 @@ from runs import tiny, trained
 import plq
 from plq.runtime import stripped_model
 from plq.exporters.stablehlo import serialized
-from plq.runtime.freezing import freeze
+from plq.runtime.freezing import freeze_model
 from plq.runtime.file_format import encode
 from plq.runtime.frozen import from_frozen
 
@@ -48,7 +48,7 @@ print("schedules", [(float(experiment.learning_rate(step)), float(experiment.tas
 kept = {name: state.variables[name] for name in ("params", "batch_stats")}
 model = stripped_model.from_variables(jax.device_get(kept), experiment.description())
 print("served", digest(model(np.asarray(images))))
-frozen = from_frozen(freeze(model))
+frozen = from_frozen(freeze_model(model))
 print("frozen", hashlib.sha256(encode(frozen.frozen)).hexdigest())
 print("logits", digest(frozen(np.asarray(images))))
 print("exported", hashlib.sha256(serialized(frozen.runner)).hexdigest())

@@ -15,7 +15,7 @@ from plq.errors import UserError, printable
 from plq.report.frozen_summary import layer_table, summary
 from plq.report.model_card import MARK, card
 from plq.runtime import file_format
-from plq.runtime.freezing import compare_on_noise, freeze, read_source
+from plq.runtime.freezing import compare_on_noise, freeze_model, read_source
 from plq.runtime.frozen import from_frozen
 from plq.storage.address import Address, named
 from plq.storage.output import require_file, write_text_atomic
@@ -52,7 +52,7 @@ def _freeze(given: argparse.Namespace, out: Path) -> None:
     beside = _check_out(out, given.model)
     with staged_input(given.model) as path:
         source = read_source(path)
-    frozen = freeze(source.exact)
+    frozen = freeze_model(source.exact)
     model = from_frozen(file_format.decode(file_format.encode(frozen)))
     compare_on_noise(model, source.exact)
     facts: dict[str, Any] = {"plq": __version__}

@@ -9,7 +9,7 @@ import numpy as np
 from plq.errors import UserError
 from plq.exporters.check import BATCH
 from plq.runtime import stripped_model
-from plq.runtime.freezing import freeze, read_source
+from plq.runtime.freezing import freeze_model, read_source
 from plq.runtime.frozen import FrozenModel, from_frozen, load
 from plq.runtime.loading import read_image
 from plq.runtime.verification import Reference, differences
@@ -44,7 +44,7 @@ def open_source(given: Path | Address) -> Source:
         if path.is_file():
             return Source(load(path))
         stripped = read_source(path).exact
-    return Source(from_frozen(freeze(stripped), str(given)), stripped)
+    return Source(from_frozen(freeze_model(stripped), str(given)), stripped)
 
 
 def image_files(model: FrozenModel, paths: list[Path], convert: bool) -> np.ndarray:

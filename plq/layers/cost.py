@@ -11,7 +11,8 @@ from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS
 
 IMAGE_BITS = 8
-KEEP_THE_GRID = ("halve", "max_pool", "flatten", "shrink")  # operations whose results are values of their input, or 0
+# Operations whose results are values of their input, or 0.
+KEEP_THE_GRID = ("max_pool_2x2", "max_pool", "flatten", "zero_pad_shortcut")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """A stripped model as a graph of few-bit integers, compared with the model on noise."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -11,7 +13,7 @@ from plq.checkpoint.model_file import read_model
 from plq.errors import UserError
 from plq.runtime import stripped_model
 from plq.runtime.file_format import Frozen
-from plq.runtime.frozen import FrozenModel
+from plq.runtime.frozen import FrozenModel, from_frozen
 from plq.runtime.lowering import record
 from plq.runtime.verification import LOGITS, TIE, Reference, differences
 
@@ -39,7 +41,38 @@ def read_source(path: Path) -> Source:
     return Source(served, stripped_model.from_variables(variables, {**description, "architecture": exact}, str(path)))
 
 
-def freeze(model: stripped_model.Model) -> Frozen:
+def freeze(
+    network: nn.Module | str | Path,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    class_names: Sequence[str] | None = None,
+) -> FrozenModel:
+    """A low-precision network as a graph of few-bit integers, compared with the network on noise.
+
+    Args:
+        network: a stripped model's folder, alone; or a Linen network of plq without a branch, with the rest.
+        variables: its ``params`` and ``batch_stats``. image_shape: [height, width, channels].
+        mean, std: x = (pixel - mean) / std, one number or one per channel, pixels 0 to 255.
+        class_names: one for each logit; None: their numbers.
+    Raises UserError for variables that are not stripped, for what has no graph, and if the two differ beyond ties.
+    """
+    if isinstance(network, (str, Path)):
+        if variables is not None:
+            raise UserError("freeze: found a folder and variables, allowed a folder alone")
+        model = read_source(Path(network)).exact
+    else:
+        if variables is None or image_shape is None:
+            raise UserError("freeze: found a network alone, allowed a network with variables and image_shape")
+        model = stripped_model.from_network(network, variables, image_shape, mean, std, class_names)
+    frozen = from_frozen(freeze_model(model))
+    compare_on_noise(frozen, model)
+    return frozen
+
+
+def freeze_model(model: stripped_model.Model) -> Frozen:
     """The model as a graph of few-bit integers, with what is needed to feed it. Raises UserError if it has no graph.
 
     Folders of the machine at hand are left out of its training configuration.

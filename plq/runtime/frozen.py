@@ -17,8 +17,9 @@ from plq.data.resize import resize_batch, resize_image
 from plq.distributed.devices import devices
 from plq.errors import UserError
 from plq.runtime.executor import Arrays, Runner, plan
-from plq.runtime.file_format import Frozen, read
+from plq.runtime.file_format import Frozen, encode, read, write
 from plq.storage.address import Address
+from plq.storage.paths import path_of
 from plq.storage.staging import staged_input
 
 
@@ -54,6 +55,10 @@ class FrozenModel:
     def training(self) -> dict[str, Any]:
         """Where the model comes from: "config" is the run's, "freezing" what was measured."""
         return self.frozen.training
+
+    def save(self, path: str | Path) -> None:
+        """Write the model into one file, which `load` reads. Raises UserError if it cannot be written."""
+        write(path_of(str(path)), encode(self.frozen))
 
     def results(self, images: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Logits and the integers of each quantized activation by node, and what it rounds.

@@ -6,15 +6,30 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from plq.data.images import MODES, open_image, pixels, upright
-from plq.errors import UserError
+from plq.errors import UserError, nearest
 from plq.runtime import frozen
-from plq.storage.address import Address
+from plq.storage.address import Address, place
 from plq.storage.staging import staged_input
 
 if TYPE_CHECKING:
     from plq.runtime import stripped_model
 
+ENGINES = ("jax",)
 Servable: TypeAlias = "stripped_model.Model | frozen.FrozenModel"
+
+
+def load(path: str | Path | Address, *, engine: str = "jax") -> Servable:
+    """A model to serve: of a frozen file, or of a stripped folder; also at an address (gs://, s3://).
+
+    It is called with uint8 images [batch, height, width, channels] and gives float32 logits [batch, classes].
+
+    Args:
+        engine: "jax", the only one.
+    Raises UserError for anything that is neither, naming what was found.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"engine={engine!r}: unknown; {nearest(str(engine), ENGINES)}")
+    return open_model(place(path) if isinstance(path, str) else path)
 
 
 def open_model(given: Path | Address) -> Servable:

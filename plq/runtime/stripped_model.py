@@ -6,6 +6,7 @@ logits = model(images)                            # uint8 [batch, height, width,
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,28 @@ def from_variables(variables: dict[str, Any], description: dict[str, Any], sourc
     except (KeyError, TypeError) as error:
         raise UserError(f"{source}: its description lacks or misstates {error}") from error
     _check_variables(model, source)
+    return model
+
+
+def from_network(
+    network: nn.Module,
+    variables: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str] | None,
+) -> Model:
+    """The model of a network in hand. Raises UserError as `from_variables` does.
+
+    ``class_names``: None numbers them.
+    """
+    _require_stripped(list(flatten(dict(variables))), "variables")
+    kept = {name: variables.get(name, {}) for name in KEPT}
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    classes = jax.eval_shape(network.apply, kept, images).shape[-1]
+    names = tuple(map(str, range(classes) if class_names is None else class_names))
+    model = Model(network, kept, image_shape, tuple(mean), tuple(std), names, "square", {})
+    _check_variables(model, "variables")
     return model
 
 
