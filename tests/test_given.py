@@ -50,7 +50,7 @@ def test_a_flag_file_is_refused_as_the_command_line_is(flag, form, here):
 
 
 def test_a_flag_file_may_hold_all_arguments(here, capsys):
-    (here / "f").write_text("--config=c.py\n--config.model.width=0.125\n--json\n")
+    (here / "f").write_text("--config=c.py\n--config.data.image_size=40\n--json\n")
     describe.main(["--flagfile=f"])
     assert '"network": "svhn"' in capsys.readouterr().out
     assert expanded(["--", "--flagfile=gone"]) == ["--", "--flagfile=gone"]
@@ -207,7 +207,7 @@ STRANGE = st.sampled_from([
 TEXT = st.text(st.characters(codec="utf-8") | st.sampled_from("~:/\n\0-\udc80\udcff "), max_size=12)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=STRANGE | TEXT)
 def test_any_name_works_or_is_refused_in_one_line(name, here, monkeypatch):
     monkeypatch.setenv("HOME", str(here / "home"))

@@ -85,7 +85,7 @@ def below_a_file(folder):
     (another_onnx, "is there and is not an export of plq"),
     (lambda folder: folder, "is a folder"),
     (lambda folder: Path("/dev/null"), "is not a regular file"),
-    (below_a_file, "notes is a file, allowed a folder there"),
+    (below_a_file, "notes is a file; allowed a folder there"),
     (lambda folder: folder / ("x" * 300), "File name too long"),
     (lambda folder: Path("/proc/nowhere/a.onnx"), "cannot be written to"),
 ])  # fmt: skip

@@ -98,7 +98,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.plq"
     write(path, encode(small()))
     monkeypatch.setattr(file_format.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "no space left")))
-    with pytest.raises(UserError, match="cannot be written .no space left"):
+    with pytest.raises(UserError, match="cannot be written to .no space left"):
         write(path, encode(dataclasses.replace(small(), training={})))
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.plq"] and read(path).training == {"step": 7}
 

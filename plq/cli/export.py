@@ -12,7 +12,7 @@ from plq.exporters.formats import FORMATS, Export, is_export
 from plq.exporters.source import Source, image_files, open_source, test_images
 from plq.report.table import human_bytes
 from plq.storage.address import named
-from plq.storage.output import replacing, require_file, writing
+from plq.storage.output import make_folder_of, replacing, require_file, writing
 from plq.storage.staging import staged_output as sent
 
 
@@ -66,6 +66,7 @@ def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray 
     """Write the file, run it, and keep it if it does what the model does. Returns lines about it."""
     options = {"fast": True} if given.fast else {}
     export = FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
+    make_folder_of(given.out)
     with writing(given.out, "--out"), replacing(given.out) as temporary:
         temporary.write_bytes(export.data)
         verdict = "not checked: no images"

@@ -24,7 +24,7 @@ from plq.runtime import container
 from plq.runtime.graph import Graph, parse_nodes
 from plq.runtime.nodes import Node, Product, Tensors
 from plq.runtime.pack import pack, unpack
-from plq.storage.output import require_file, write_atomic
+from plq.storage.output import make_folder_of, require_file, write_atomic
 
 FORMAT, VERSION = "plq", "1"
 FIELDS = {"graph": dict, "codes": dict, "class_names": list, "fit": str, "training": dict}
@@ -85,6 +85,7 @@ def write(path: Path, data: bytes) -> None:
     Raises UserError if something else is at ``path``, or it cannot be written.
     """
     require_file(path, {}, is_frozen, "a frozen model", "")
+    make_folder_of(path)
     write_atomic(path, data)
 
 

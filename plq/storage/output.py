@@ -46,7 +46,7 @@ def require_room(out: Path, option: str = "--out") -> None:
     target = Path(os.path.realpath(out))
     nearest = next(folder for folder in target.parents if os.path.lexists(folder))
     if not nearest.is_dir():
-        raise UserError(f"{_named(out, option)}: {nearest} is a file, allowed a folder there")
+        raise UserError(f"{_named(out, option)}: cannot be written, {nearest} is a file; allowed a folder there")
     with writing(out, option):
         (nearest / target.relative_to(nearest).parts[0]).exists()  # raises for a name that is too long
         with tempfile.TemporaryDirectory(dir=nearest, prefix=".plq-"):
@@ -62,10 +62,16 @@ def writing(path: Path, option: str = "") -> Iterator[None]:
         raise UserError(f"{_named(path, option)}: cannot be written to ({error.strerror or error})") from error
 
 
+def make_folder_of(path: Path) -> None:
+    """Make the folder of what ``path`` names. Raises UserError if it cannot be made."""
+    with writing(path):
+        Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """The whole data or nothing, also when the process is killed. A symbolic link stays, what it names is replaced.
 
-    The folder is made if it is not there. Raises UserError if it cannot be written.
+    Raises UserError if it cannot be written.
     """
     with writing(path), replacing(path) as temporary, temporary.open("wb") as file:
         file.write(data)
@@ -82,7 +88,6 @@ def write_text_atomic(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A new file, beside what ``path`` names, that takes its place at the end, and is removed after an error."""
     target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".plq-")
     os.close(handle)
     temporary = Path(name)

@@ -17,7 +17,7 @@ from plq.compare.report.style import FIGURES, PAGE
 from plq.compare.table import LEARNED, OVERALL, difference, reached, spread
 from plq.compare.variants import NAMES
 from plq.errors import UserError
-from plq.storage.output import require_file, write_text_atomic
+from plq.storage.output import make_folder_of, require_file, write_text_atomic
 
 REPORT = "report.html"
 MADE = "<h2>How this was made</h2>"  # in every report
@@ -41,6 +41,7 @@ def write_report(found: Comparison, probes: Mapping[str, Probes], directory: Pat
     folder = directory / "figures"
     for prefix, figures in [("", general), *((_file_name(label), each) for label, each in by_point.items())]:
         for figure in figures:
+            make_folder_of(folder / figure.name)
             write_text_atomic(folder / f"{prefix}{figure.name}.svg", _standalone(figure))
     write_text_atomic(directory / REPORT, page(found, probes, general, by_point, command))
     return directory / REPORT
