@@ -9,7 +9,7 @@ from PIL import Image
 from runs import tiny_config, to_the_end
 
 import plq
-from plq import describe, freeze, predict
+from plq.cli import describe, freeze, predict
 from plq.config.load import _at_most, build_config, default
 from plq.data.crops import CROPS, center_box, random_resized_box
 from plq.data.resize import FITS, resize_batch, resize_image
