@@ -57,6 +57,8 @@ def default() -> ConfigDict:
 def split(given: str) -> tuple[Path, str]:
     """The file and the argument of FILE[:ARGUMENT]: the longest FILE that there is, as names may hold colons.
 
+    A name without a folder and an ending is that of a config of plq (`shipped`), where there is no such file.
+
     Raises UserError for a path that cannot be.
     """
     parts = given.split(":")
@@ -68,7 +70,15 @@ def split(given: str) -> tuple[Path, str]:
     if not paths:
         raise UserError(f"--config {given}: found no file, allowed FILE[:ARGUMENT]")
     shortest = next(pair for pair in reversed(paths) if "/" not in pair[1])  # to be named where there is no file
-    return next((pair for pair in paths if pair[0].is_file()), shortest)
+    found = next((pair for pair in paths if pair[0].is_file()), None)
+    return found or (shipped().get(str(shortest[0]), shortest[0]), shortest[1])
+
+
+def shipped() -> dict[str, Path]:
+    """The configs that come with plq, by name: in the package, or beside it in a clone."""
+    package = Path(__file__).parents[1]
+    folder = next((folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()), package)
+    return {file.stem: file for file in sorted(folder.glob("*.py")) if file.stem != "__init__"}
 
 
 def load(file: Path, argument: str = "") -> ConfigDict:
@@ -78,7 +88,8 @@ def load(file: Path, argument: str = "") -> ConfigDict:
     with the file: it is the user's own code and can raise anything.
     """
     if not file.is_file():
-        raise UserError(f"--config {file}: {'is a folder, allowed a file' if file.is_dir() else 'no such file'}")
+        known = f"no such file, and no config of plq; {nearest(file.stem, shipped())}"
+        raise UserError(f"--config {file}: {'is a folder, allowed a file' if file.is_dir() else known}")
     words = [word for word in argument.split(",") if word != QUICK]
     try:
         config = _get_config(file, ",".join(words))
