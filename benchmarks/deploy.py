@@ -1,7 +1,8 @@
 """Latency of a few-bit network where it is served, against the same network in float, in one run.
 
     python benchmarks/deploy.py --threads 1 [--network svhn] [--width 1.0] [--weights dorefa] [--weight_bits 1]
-        [--activations clip] [--activation_bits 2] [--size 40] [--batches 1 64] [--repeats 9] [--fast]
+        [--activations clip] [--activation_bits 2] [--first_bits 32] [--last_bits 32] [--size 40] [--batches 1 64]
+        [--repeats 9] [--fast]
 
 From uint8 pixels to logits, weights as initialized; time depends on them by one thing alone, in which layers a step
 would be misplaced. `plq.exporters` makes both ONNX files, the float one from the network without quantization. All
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 import onnxruntime
 
+from plq.exporters.c.engine import native
 from plq.exporters.formats import export_onnx
 from plq.exporters.running import onnx_session
 from plq.layers.factory import QuantConfig
@@ -39,6 +41,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weight_bits", type=int, default=1)
     parser.add_argument("--activations", default="clip")
     parser.add_argument("--activation_bits", type=int, default=2)
+    parser.add_argument("--first_bits", type=int, default=32)
+    parser.add_argument("--last_bits", type=int, default=32)
     parser.add_argument("--size", type=int, default=40)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--repeats", type=int, default=9)
@@ -109,18 +113,21 @@ def main() -> None:
     given = arguments()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
     jax.config.update("jax_platforms", "cpu")
-    few = model(given, QuantConfig(given.weights, given.weight_bits, given.activations, given.activation_bits))
+    edges = {"first_bits": given.first_bits, "last_bits": given.last_bits}
+    few = model(given, QuantConfig(given.weights, given.weight_bits, given.activations, given.activation_bits, **edges))
     full = model(given, QuantConfig(given.weights, 32, given.activations, 32))
     frozen = from_frozen(freeze_model(few))
     exported, integers = session(frozen, given.threads, given.fast)
     variants = {
         "float, ONNX Runtime": session(from_frozen(freeze_model(full)), given.threads)[0],
         "exported ONNX, ONNX Runtime": exported,
+        "native C": native(frozen.frozen, given.threads),
         "frozen, JAX": frozen,
         "float, JAX": full,
     }
     print(f"{cpu()}, {given.threads} thread(s), onnxruntime {onnxruntime.__version__}, jax {jax.__version__}")
     bits = f"{given.weights} {given.weight_bits} / {given.activations} {given.activation_bits} bits"
+    bits += f", first {given.first_bits}, last {given.last_bits}"
     print(f"{given.network}, width {given.width}, {bits}, {given.size}x{given.size}x3; {integers}")
     for batch in given.batches:
         table(given, variants, batch)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plq.quant.registry import weight_quantizer as weight_quantizer
     from plq.runtime.freezing import freeze as freeze
     from plq.runtime.loading import Servable as Servable
-    from plq.runtime.loading import load as load
+    from plq.serving import load as load
     from plq.train.factor import FactorSchedule as FactorSchedule
 
 __version__ = "0.2.0"
@@ -35,7 +35,7 @@ _MODULES = {
     "convert": "plq.layers.convert",
     "export": "plq.exporters.export",
     "freeze": "plq.runtime.freezing",
-    "load": "plq.runtime.loading",
+    "load": "plq.serving",
     "prune": "plq.checkpoint.prune",
     "weight_quantizer": "plq.quant.registry",
 }

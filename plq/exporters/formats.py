@@ -28,6 +28,7 @@ class Export:
     """An export in memory.
 
     data    what the file is to hold
+    files   instead of it, where a folder is written: the text of each of its files
     run     opens the file, to run it
     notes   lines for the user about what is in it
     remedy  what to try where the file does not do what the model does
@@ -37,6 +38,7 @@ class Export:
     run: Callable[[Path], Exported]
     notes: list[str]
     remedy: str = ""
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def export_onnx(model: FrozenModel, preprocessing: bool, fast: bool = False) -> Export:
@@ -97,10 +99,21 @@ def export_stablehlo(model: FrozenModel, preprocessing: bool) -> Export:
     return Export(stablehlo.serialized(model.runner), run, [note])
 
 
+def export_c(model: FrozenModel, preprocessing: bool, name: str = "model", images: np.ndarray | None = None) -> Export:
+    """A folder of C99 (`plq.exporters.c`) whose functions begin with a name; ``images``: for its test."""
+    from plq.exporters.c.format import c_files, run_c
+
+    if preprocessing:
+        raise UserError("--with_preprocessing: has no effect with --format c, which always takes pixels")
+    files, notes = c_files(model.frozen.graph, name, images)
+    return Export(b"", run_c(model.frozen.graph), notes, files=files)
+
+
 FORMATS: dict[str, Callable[..., Export]] = {  # of a FrozenModel, and whether the file takes pixels
     "onnx": export_onnx,
     "qonnx": export_qonnx,
     "stablehlo": export_stablehlo,
+    "c": export_c,
 }
 
 

@@ -1,7 +1,7 @@
 """StableHLO by `jax.export`: the whole frozen model, from uint8 pixels to logits, in one file that needs JAX alone.
 
     exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
-    logits = exported.call(images)                    # uint8 [batch, height, width, channels], of any batch
+    logits = exported.call(images)                    # uint8 [batch, height, width, channels], batch 0 or more
 
 It is one program for CPU, CUDA and TPU, with a way to convolve for each. Weights on a grid are constants of as many
 bits as the grid has, without gaps, which the program takes apart; what a compiler makes of that once and for all is its

@@ -1,35 +1,37 @@
 """A model to serve by its path: a stripped one is a folder, a frozen one a file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
 from plq.data.images import MODES, open_image, pixels, upright
-from plq.errors import UserError, nearest
+from plq.errors import UserError
 from plq.runtime import frozen
-from plq.storage.address import Address, place
+from plq.storage.address import Address
 from plq.storage.staging import staged_input
 
-if TYPE_CHECKING:
-    from plq.runtime import stripped_model
 
-ENGINES = ("jax",)
-Servable: TypeAlias = "stripped_model.Model | frozen.FrozenModel"
+class Servable(Protocol):
+    """What can be served: a stripped model, a frozen one, or one that is compiled."""
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[height, width, channels] of what the network sees."""
 
-def load(path: str | Path | Address, *, engine: str = "jax") -> Servable:
-    """A model to serve: of a frozen file, or of a stripped folder; also at an address (gs://, s3://).
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the logits."""
 
-    It is called with uint8 images [batch, height, width, channels] and gives float32 logits [batch, classes].
+    @property
+    def training(self) -> dict[str, Any]:
+        """Where the model comes from."""
 
-    Args:
-        engine: "jax", the only one.
-    Raises UserError for anything that is neither, naming what was found.
-    """
-    if engine not in ENGINES:
-        raise UserError(f"engine={engine!r}: unknown; {nearest(str(engine), ENGINES)}")
-    return open_model(place(path) if isinstance(path, str) else path)
+    def __call__(self, images: np.ndarray) -> Any:
+        """Logits, float32 [batch, classes], of uint8 images [batch, height, width, channels] of any size."""
+
+    def fitted(self, image: np.ndarray) -> np.ndarray:
+        """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
 
 
 def open_model(given: Path | Address) -> Servable:

@@ -1,0 +1,1 @@
+"""A frozen model as self-contained C99: planned and written here, with the kernels of `kernels/`."""
