@@ -18,7 +18,7 @@ from runs import tiny_config
 import plq
 from plq.config.load import build_config as chosen
 from plq.errors import UserError
-from plq.exporters.__main__ import main
+from plq.cli.export import main
 from plq.exporters.c import build, packing
 from plq.exporters.c.engine import NAME, compiled
 from plq.exporters.c.folder import files_of

@@ -12,7 +12,7 @@ from plq.quant.base import FLOAT_BITS
 
 IMAGE_BITS = 8
 # Operations whose results are values of their input, or 0.
-KEEP_THE_GRID = ("max_pool_2x2", "max_pool", "flatten", "zero_pad_shortcut")
+KEEP_THE_GRID = ("halve", "max_pool", "flatten", "shrink")
 
 
 @dataclasses.dataclass(frozen=True)

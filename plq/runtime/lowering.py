@@ -25,7 +25,6 @@ READ = {
     "features", "kernel_size", "strides", "padding", "dilation", "groups", "use_bias", "use_norm", "pool",
     "activation", "weights", "epsilon",
 }  # fmt: skip
-NODE_OF = {"max_pool_2x2": "halve", "zero_pad_shortcut": "shrink"}  # what the file format calls them
 WITHOUT_EFFECT = {"gradient_bits", "momentum", "dtype", "conv", "name", "parent"}  # on what the network computes
 
 
@@ -101,7 +100,6 @@ class Tensor:
 
     def record(self, operation: str, output_shape: tuple[int, ...], options: dict[str, Any]) -> "Tensor":
         """The result of an operation without variables."""
-        operation = NODE_OF.get(operation, operation)
         if operation not in NODES:
             raise UserError(f"operation {operation}: there is no node for it in plq.runtime.nodes")
         if "padding" in options:
