@@ -16,9 +16,9 @@ from random_graphs import random_graph
 from runs import tiny_config
 
 import plq
+from plq.cli.export import main
 from plq.config.load import build_config as chosen
 from plq.errors import UserError
-from plq.cli.export import main
 from plq.exporters.c import build, packing
 from plq.exporters.c.engine import NAME, compiled
 from plq.exporters.c.folder import files_of
