@@ -12,7 +12,7 @@ from plq.errors import UserError
 
 ROOT = Path(plq.__file__).parent
 ROOMS = [
-    "errors", "modes", "variables", "paths", "scratch", "output", "remote", "door", "devices", "hosts", "data",
+    "errors", "checks", "modes", "variables", "paths", "scratch", "output", "remote", "door", "devices", "hosts", "data",
     "prepare", "quant", "layers", "models", "train", "checkpoint", "prune", "inference", "frozen", "served", "report",
     "settings", "config", "flagfile", "command_line", "experiment", "loop", "main", "evaluate", "predict", "describe",
     "card", "info", "freeze", "export", "compare",
