@@ -56,8 +56,18 @@ def test_export_never_writes_over_its_model(alias, model):
 def test_export_never_writes_over_the_images_it_checks_on(model, tmp_path):
     (tmp_path / "a.png").write_bytes(b"a picture")
     with pytest.raises(UserError, match=r"is --images .*a\.png itself"):
-        export.parse(["--format", "onnx", "--model", str(model), "--out", str(tmp_path / "a.png"),
-                      "--images", str(tmp_path / "a.png")])  # fmt: skip
+        export.parse(
+            [
+                "--format",
+                "onnx",
+                "--model",
+                str(model),
+                "--out",
+                str(tmp_path / "a.png"),
+                "--images",
+                str(tmp_path / "a.png"),
+            ]
+        )
 
 
 def notes(folder):
@@ -80,15 +90,18 @@ def below_a_file(folder):
     return notes(folder) / "a.onnx"
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (notes, "is there and is not an export of plq; it is left alone"),
-    (another_onnx, "is there and is not an export of plq"),
-    (lambda folder: folder, "is a folder"),
-    (lambda folder: Path("/dev/null"), "is not a regular file"),
-    (below_a_file, "notes is a file; allowed a folder there"),
-    (lambda folder: folder / ("x" * 300), "File name too long"),
-    (lambda folder: Path("/proc/nowhere/a.onnx"), "cannot be written to"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (notes, "is there and is not an export of plq; it is left alone"),
+        (another_onnx, "is there and is not an export of plq"),
+        (lambda folder: folder, "is a folder"),
+        (lambda folder: Path("/dev/null"), "is not a regular file"),
+        (below_a_file, "notes is a file; allowed a folder there"),
+        (lambda folder: folder / ("x" * 300), "File name too long"),
+        (lambda folder: Path("/proc/nowhere/a.onnx"), "cannot be written to"),
+    ],
+)
 def test_export_refuses_what_it_did_not_write(make, message, model, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "open_source", lambda given: pytest.fail("work was done"))
     out, before = make(tmp_path), contents(tmp_path)
@@ -130,12 +143,17 @@ def test_prune_refuses_a_place_before_it_reads(tmp_path):
             prune.main(["--workdir", str(tmp_path / "run"), "--out", str(out)])
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("model/m.plq", "is inside --model"), ("m.bin", "ends in .plq"),
-    ("card.plq", "card.md: is there and is not a model"),
-    ("text.plq", "is there and is not a frozen model"), ("folder.plq", "is a folder"),
-    ("linked.plq", "linked.md: is there and is not a model card"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model/m.plq", "is inside --model"),
+        ("m.bin", "ends in .plq"),
+        ("card.plq", "card.md: is there and is not a model"),
+        ("text.plq", "is there and is not a frozen model"),
+        ("folder.plq", "is a folder"),
+        ("linked.plq", "linked.md: is there and is not a model card"),
+    ],
+)
 def test_freeze_looks_at_file_and_card_first(name, message, tmp_path, monkeypatch):
     monkeypatch.setattr(freeze, "read_source", lambda path: pytest.fail("work was done"))
     stripped(tmp_path / "model")
@@ -166,10 +184,14 @@ def test_a_run_looks_at_the_place_of_its_model_first(tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("report.html", "report.html: is there and is not such a report"), ("figures", "figures: is a file"),
-    ("figures/mine.svg", "mine.svg: is there and is not such a figure"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("report.html", "report.html: is there and is not such a report"),
+        ("figures", "figures: is a file"),
+        ("figures/mine.svg", "mine.svg: is there and is not such a figure"),
+    ],
+)
 def test_a_report_replaces_reports_alone(name, message, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("<html>my page</html>")

@@ -11,6 +11,7 @@ from typing import Any
 
 from plq import __version__
 from plq.cli.common import arguments, path_or_address
+from plq.distributed.devices import devices
 from plq.errors import UserError, printable
 from plq.report.frozen_summary import layer_table, summary
 from plq.report.model_card import MARK, card
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
     parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
     given = parser.parse_args(argv)
+    devices()
     with staged_output(given.out, ".md") as out:
         _freeze(given, out)
 

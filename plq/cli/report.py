@@ -16,6 +16,7 @@ from plq.compare.runs import Training
 from plq.compare.variants import variant_of
 from plq.config.load import build_config, read_config
 from plq.config.schema import Config
+from plq.distributed.devices import devices
 from plq.errors import UserError, printable
 
 
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments("report", "Write the report of one training, finished or not, into its folder.")
     parser.add_argument("--workdir", type=local_path, required=True, help="the folder of a training")
     workdir: Path = parser.parse_args(argv).workdir
+    devices()
     require_report(workdir, "--workdir")
     found = of_run(workdir)
     probes = {}

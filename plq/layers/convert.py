@@ -10,14 +10,11 @@ come from a float network of one's own:
 
     variables = plq.layers.scales.calibrate(convert(network, rules), variables, images, kernels=True)
 
-`nn.intercept_methods` hands over each call of an `nn.Conv` or `nn.Dense` that a rule matches to its counterpart in
-`plq.layers.dropin`, which works in the scope of the layer: every variable stays where the network has it.
+Every variable stays where the network has it; see `plq.layers.interception` for how.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -26,50 +23,14 @@ import jax
 import numpy as np
 from jax import Array
 
+from plq.checks import shown
 from plq.errors import UserError
-from plq.layers.dropin import Conv, Dense, LowPrecision, layer_fields
-from plq.quant.base import FLOAT_BITS
-from plq.quant.registry import activation_quantizer, weight_quantizer
+from plq.layers.dropin import checked_factor
+from plq.layers.interception import converting, mark, rule_for
+from plq.layers.rule import Rule, as_rules, refuse_unused
 
-COUNTERPARTS: dict[type[nn.Module], type[LowPrecision]] = {nn.Conv: Conv, nn.Dense: Dense}
+__all__ = ["Conversion", "Converted", "Rule", "conversion_table", "convert", "converting", "unused_rules"]
 LISTED = (nn.Conv, nn.ConvLocal, nn.ConvTranspose, nn.Dense, nn.DenseGeneral, nn.Einsum)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What the layers become whose path matches: bits and quantizers, and whether they get a branch.
-
-    ``pattern`` is in the style of file names, on the path of a layer ("block1/conv2"); ``*`` matches ``/`` too, and
-    case counts. 32 bits leave weights, or the input, as they are. ``granularity``: of learned weight scales ("channel"
-    for "lsq", "row" for "syq", ...); empty takes the quantizer's usual one. Raises UserError for bits or names that
-    do not exist.
-    """
-
-    pattern: str
-    weight_bits: int
-    activation_bits: int
-    weights: str = "dorefa"
-    activations: str = "clip"
-    expand: bool = True
-    granularity: str = ""
-
-    def __post_init__(self):
-        try:
-            self.fields()
-            if self.granularity and self.weight_bits == FLOAT_BITS:
-                raise UserError(f"granularity={self.granularity}: has no effect on weights of 32 bits")
-        except UserError as error:
-            raise UserError(f"rule {self.pattern!r}: {str(error).removeprefix('quant.')}") from error
-
-    def fields(self, factor: Array | float | None = None) -> dict[str, Any]:
-        """The fields that make a `plq.layers.dropin` layer of a Linen one, for ``partial(Conv, **fields)``."""
-        activation = activation_quantizer(self.activations, self.activation_bits)
-        options = {"granularity": self.granularity} if self.granularity else {}
-        return {
-            "weights": weight_quantizer(self.weights, self.weight_bits, **options),
-            "activation": None if self.activation_bits == FLOAT_BITS else activation,
-            "factor": factor if self.expand else None,
-        }
 
 
 class Converted(nn.Module):
@@ -80,61 +41,61 @@ class Converted(nn.Module):
     factor: Array | float | None = None
 
     def setup(self):
-        nn.share_scope(self, self.network)
+        assert self.scope is not None
+        mark(self.scope, self.rules, self.factor)
+        _take_the_place_of(self, self.network)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         network: Any = self.network
         with converting(self.rules, self.factor, self.path) as used:
             output = network(*args, **kwargs)
         if self.is_initializing():
-            _refuse([rule for rule in self.rules if rule not in used])
+            refuse_unused([rule for rule in self.rules if rule not in used])
         return output
 
 
-def convert(network: nn.Module, rules: Sequence[Rule], factor: Array | float | None = None) -> Converted:
+def _take_the_place_of(outer: Any, network: Any) -> None:
+    """Give the network the scope of ``outer``, whose field it is; if it is bound elsewhere, ``outer`` its scope.
+
+    Submodules that are fields have their scopes already, made in that of a submodule "network": with other random
+    numbers and paths. They get those that they have without ``outer``.
+    """
+    field = network.scope
+    if field.parent is outer.scope:
+        outer.scope.reservations.pop(field.name, None)
+    nn.share_scope(outer, network)
+    if network.scope is not field:
+        _move_children(network, field)
+
+
+def _move_children(module: Any, former: Any) -> None:
+    """Give each child that has a scope below ``former`` one below the module's scope, and its children in turn."""
+    for child in module._state.children.values():
+        if isinstance(child, nn.Module) and child.scope is not None and child.scope.path[:-1] == former.path:
+            scope = child.scope
+            object.__setattr__(child, "scope", module.scope.push(child.name, reuse=True))
+            _move_children(child, scope)
+
+
+def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: Array | float | None = None) -> Converted:
     """The network with each `nn.Conv` and `nn.Dense` computed as the first rule that matches its path says.
 
     Takes the arguments of ``network``; see `plq.layers.dropin.LowPrecision` for what a layer computes and for when
-    the branch trains. ``init`` gives ``params`` equal to the network's own, and beside them the learned scales.
+    the branch trains. ``init`` gives ``params`` equal to the network's own, and beside them the learned scales. Norms
+    of branches share their statistics over the named axes over which the network's batch norm behind them does.
 
     Args:
-        factor: f, traced or not: one compilation serves all values. None: no branch, the network that is served.
-    Raises UserError in ``init`` if a rule matches nothing (see `unused_rules`). Subclasses of the two layers are left
-    as they are. A network made with `nn.scan` or `nn.vmap` must name the ancillary collections in ``variable_axes``;
-    within `nn.jit` the factor would be fixed: remove it.
+        factor: f in [0, 1], traced or not: one compilation serves all values. None: no branch, the network that is
+            served.
+    Raises UserError for a network that is converted already, and in ``init`` if a rule matches nothing (see
+    `unused_rules`). Subclasses of the two layers are left as they are. A network made with `nn.scan` or `nn.vmap` must
+    name the ancillary collections in ``variable_axes``, as the message says otherwise.
     """
-    return Converted(network, tuple(rules), factor)
-
-
-@contextlib.contextmanager
-def converting(
-    rules: Sequence[Rule], factor: Array | float | None = None, root: tuple[str, ...] = ()
-) -> Iterator[set[Rule]]:
-    """`convert` for whatever runs inside: ``network.apply(variables, x, method="encode")``.
-
-    ``root`` is what the paths of all layers begin with and the patterns do not. Gives the rules used so far.
-    """
-    used: set[Rule] = set()
-
-    def interceptor(next_function, args, kwargs, context):
-        module = context.module
-        rule = _rule_for(module, rules, root) if context.method_name == "__call__" else None
-        if rule is None:
-            return next_function(*args, **kwargs)
-        used.add(rule)
-        layer: Any = COUNTERPARTS[type(module)]
-        return layer(**layer_fields(module), **rule.fields(factor), parent=module.scope)(*args, **kwargs)
-
-    with nn.intercept_methods(interceptor):
-        yield used
-
-
-def _rule_for(module: nn.Module, rules: Sequence[Rule], root: tuple[str, ...] = ()) -> Rule | None:
-    """The first rule that matches; None also for a layer that has no counterpart."""
-    if type(module) not in COUNTERPARTS:
-        return None
-    path = "/".join(module.path[len(root) :])
-    return next((rule for rule in rules if fnmatchcase(path, rule.pattern)), None)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"network={shown(network)}: found {type(network).__name__}, allowed a flax.linen.Module")
+    if isinstance(network, Converted):
+        raise UserError("network: found one that is converted already, allowed the network that was given to convert")
+    return Converted(network, as_rules(rules), checked_factor(factor))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +114,7 @@ class Conversion:
 
 
 def conversion_table(
-    network: nn.Module, rules: Sequence[Rule], image_shape: tuple[int, ...], **arguments: Any
+    network: nn.Module, rules: Iterable[Rule] | Rule, image_shape: tuple[int, ...], **arguments: Any
 ) -> list[Conversion]:
     """One row per convolution or dense layer of the network, in the order in which they are called.
 
@@ -161,11 +122,12 @@ def conversion_table(
         image_shape: of one example. arguments: what the network is called with beside a batch (train=False).
     """
     rows: dict[str, Conversion] = {}
+    rules = as_rules(rules)
 
     def record(next_function, args, kwargs, context):
         module, path = context.module, "/".join(context.module.path)
         if context.method_name == "__call__" and isinstance(module, LISTED):
-            rows.setdefault(path, Conversion(path, _kind(module), _rule_for(module, rules)))
+            rows.setdefault(path, Conversion(path, _kind(module), rule_for(module, rules)))
         return next_function(*args, **kwargs)
 
     with nn.intercept_methods(record):
@@ -175,23 +137,22 @@ def conversion_table(
 
 
 def unused_rules(
-    network: nn.Module, rules: Sequence[Rule], image_shape: tuple[int, ...], strict: bool = False, **arguments: Any
+    network: nn.Module,
+    rules: Iterable[Rule] | Rule,
+    image_shape: tuple[int, ...],
+    strict: bool = False,
+    **arguments: Any,
 ) -> list[Rule]:
     """The rules that are no layer's first match. Arguments as for `conversion_table`.
 
     Raises UserError naming them if ``strict``.
     """
+    rules = as_rules(rules)
     table = conversion_table(network, rules, image_shape, **arguments)
     unused = [rule for rule in rules if rule not in {row.rule for row in table}]
     if strict:
-        _refuse(unused)
+        refuse_unused(unused)
     return unused
-
-
-def _refuse(unused: Sequence[Rule]) -> None:
-    if unused:
-        patterns = ", ".join(repr(rule.pattern) for rule in unused)
-        raise UserError(f"rules {patterns}: found no layer that they are the first to match, allowed at least one each")
 
 
 def _kind(module: Any) -> str:

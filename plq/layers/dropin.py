@@ -11,9 +11,13 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.core import Scope
 from jax import Array
 
+from plq.checks import shown
 from plq.errors import UserError
 from plq.layers.activation import Activation
 from plq.layers.conv import default_kernel_init
@@ -23,7 +27,8 @@ from plq.layers.scales import weight_scales
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
 
-OWN_FIELDS = ("weights", "activation", "factor")
+OWN_FIELDS = ("weights", "activation", "factor", "axis_name", "axis_index_groups", "home")
+LIFT = "variable_axes={'ancillary': 0, 'ancillary_stats': 0}"
 
 
 class LowPrecision(nn.Module):
@@ -43,6 +48,9 @@ class LowPrecision(nn.Module):
     that the layer stands alone, and the merge is before whatever norm follows: that norm sees both branches, and
     the next layer's Qa quantizes their sum. A and the branch get x itself, before Qa.
 
+    ``axis_name`` and ``axis_index_groups`` are those of `nn.BatchNorm`, for BN_anc. ``home``: a scope for everything
+    but the Linen layer's own parameters; None: that of the layer.
+
     Qa has no values below 0 (but for "lsq_plus"): feed it what comes out of a ReLU. Where the kernel is quantized it
     is so in float32; the product runs in the types that the Linen layer would use, and so does the branch's.
     """
@@ -50,13 +58,21 @@ class LowPrecision(nn.Module):
     weights: WeightQuantizer = FloatWeights(FLOAT_BITS)
     activation: ActivationQuantizer | None = None
     factor: Array | float | None = None
+    axis_name: Any = None
+    axis_index_groups: Any = None
+    home: Scope | None = None
+
+    def __post_init__(self):
+        self.factor = checked_factor(self.factor)
+        super().__post_init__()
 
     def param(self, *args: Any, **kwargs: Any) -> Any:
         """The parameter; of ``kernel`` the quantized values, in the parameter's own type."""
         value = super().param(*args, **kwargs)
         if args[0] != "kernel" or self.weights.bits == FLOAT_BITS:
             return value
-        scales = weight_scales(self, self.weights, value)
+        home: Any = self.home
+        scales = _Scales(self.weights, parent=home)(value) if home else weight_scales(self, self.weights, value)
         return self.weights.fake_quantize(value, scales).astype(value.dtype)
 
     def quantized_input(self, x: Any) -> Array:
@@ -64,24 +80,63 @@ class LowPrecision(nn.Module):
         x = jnp.asarray(x)
         if self.activation is None:
             return x
-        y = Activation(self.activation, name="act")(x)
+        y = Activation(self.activation, **self._place("act"))(x)
         return y.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else y
 
     def merged(self, low: Array, x: Any, branch: type[nn.Module]) -> Array:
         """low + f * BN_anc(branch(x)), or ``low`` without a factor."""
         if self.factor is None:
             return low
-        self._require_mutable_together()
+        training = self._trains_branch()
         fields = {**layer_fields(self), "use_bias": False, "kernel_init": default_kernel_init}
-        layer: Any = branch(**fields, name="ancillary_conv")
-        norm = AncillaryNorm(momentum=Unit.momentum, epsilon=Unit.epsilon, name="ancillary_norm")
-        ancillary = norm(layer(x), use_running_average=not self.is_mutable_collection("ancillary_stats"))
+        layer: Any = branch(**fields, **self._place("ancillary_conv"))
+        axes = {"axis_name": self.axis_name, "axis_index_groups": self.axis_index_groups}
+        config = {"momentum": Unit.momentum, "epsilon": Unit.epsilon, **axes}
+        norm = AncillaryNorm(**config, **self._place("ancillary_norm"))
+        ancillary = norm(layer(x), use_running_average=not training)
         return low + (self.factor * ancillary).astype(low.dtype)
 
-    def _require_mutable_together(self) -> None:
-        if self.is_mutable_collection("batch_stats") and not self.is_mutable_collection("ancillary_stats"):
+    def _place(self, name: str) -> dict[str, Any]:
+        """The fields that make a module with this name a child of the layer, or of its ``home``."""
+        return {"name": name} if self.home is None else {"parent": self.home.push(name, reuse=True)}
+
+    def _trains_branch(self) -> bool:
+        """Whether BN_anc uses the statistics of the batch. Raises UserError where the branch cannot run as asked."""
+        scope, where = self.home or self.scope, "/".join(self.path) or "the layer"
+        assert scope is not None
+        training = scope.is_mutable_collection("ancillary_stats")
+        there = scope.has_variable("ancillary", "ancillary_conv")
+        if not there and not (training and scope.is_mutable_collection("ancillary")):
+            found = "has a branch, found no collections 'ancillary' and 'ancillary_stats' for it"
+            raise UserError(f"{where}: {found}; name them in nn.scan or nn.vmap, {LIFT}, and in a mutable of init")
+        if scope.is_mutable_collection("batch_stats") and not training:
             found = "found 'batch_stats' without 'ancillary_stats', allowed both (training) or neither"
-            raise UserError(f"mutable: {found} while {'/'.join(self.path) or 'the layer'} has a branch")
+            raise UserError(f"mutable: {found} while {where} has a branch")
+        return training
+
+
+class _Scales(nn.Module):
+    """The learned scales of a kernel, in the scope of this module."""
+
+    weights: WeightQuantizer
+
+    @nn.compact
+    def __call__(self, kernel: Array) -> Any:
+        return weight_scales(self, self.weights, kernel)
+
+
+def checked_factor(factor: Any) -> Any:
+    """f, or None. Raises UserError unless it is a scalar in [0, 1]; the value of a traced one is not known."""
+    if factor is None:
+        return None
+    if not isinstance(factor, jax.Array | np.ndarray | np.generic | int | float) or isinstance(factor, bool):
+        raise UserError(f"factor={shown(factor)}: found {type(factor).__name__}, allowed a number, 0 to 1, or None")
+    if jnp.shape(factor) or jnp.result_type(factor).kind in "bc":
+        found = f"found {jnp.result_type(factor).name}{list(jnp.shape(factor))}"
+        raise UserError(f"factor: {found}, allowed a real scalar, 0 to 1, or None")
+    if not isinstance(factor, jax.core.Tracer) and not 0 <= np.asarray(factor) <= 1:
+        raise UserError(f"factor={factor}: allowed 0 to 1, or None")
+    return factor
 
 
 def layer_fields(layer: nn.Module) -> dict[str, Any]:

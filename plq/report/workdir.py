@@ -38,8 +38,8 @@ def _is_ours(path: Path, ours: Sequence[str]) -> bool:
             return True
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((path / ours[0]).read_text("utf-8"))
-        sections = isinstance(found, dict) and all(isinstance(fields, dict) for fields in found.values())
-        return sections or "command" in found
+        sections = lambda: all(isinstance(fields, dict) for fields in found.values())
+        return isinstance(found, dict) and ("command" in found or sections())
     return False
 
 

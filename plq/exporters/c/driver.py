@@ -13,17 +13,24 @@ from plq.exporters.c.text import structure
 
 
 class Driver:
-    """Writes the stage of one product. ``scratch``: bytes that it works in."""
+    """Writes the stage of one product. ``scratch``: bytes that it works in.
 
-    def __init__(self, constants: Constants, index: int, made: Ready) -> None:
+    ``halved``: 2x2 max pooling follows, and is done on sums: `result` is then the value behind it.
+    """
+
+    def __init__(self, constants: Constants, index: int, made: Ready, result: str, halved: bool) -> None:
         self.constants, self.index, self.made = constants, index, made
+        self.result, self.halved = result, halved
         self.window, self.family = made.window, made.coding.family
+        if halved:
+            even = max(2, self.window.band // 2 * 2)
+            self.window = dataclasses.replace(self.window, band=even)
         self.totals = self.window.line_bytes + (self.window.sums_bytes if len(made.parts) > 1 else 0)
         self.scratch = self.totals + self.window.sums_bytes
         weights = [self._part(place, part) for place, part in enumerate(made.parts)]
         shown = [str(getattr(self.window, field.name)) for field in dataclasses.fields(self.window)]
         constants.parts.append(structure("window", f"w{index}", shown))
-        sums(constants, index, made)
+        sums(constants, index, made, halved)
         head, body = self._head(), self._body(weights)
         constants.parts.append("\n".join([*head, *(f"        {line}" for line in body), "    }", "}"]))
 
@@ -44,10 +51,11 @@ class Driver:
     def _head(self) -> list[str]:
         """Up to the loops over groups and bands."""
         constants, made, window = self.constants, self.made, self.window
-        parameters = ["const unsigned char *x", f"{constants.type(made.stage.output)} *y"]
+        parameters = ["const unsigned char *x", f"{constants.type(self.result)} *y"]
         parameters += [f"const {constants.type(name)} *o{place}" for place, name in enumerate(others_of(made.stage))]
         kind = "float" if self.family == REAL else "int32_t"
-        height, band, pixels = window.out_height, window.band, window.out_width * made.node.features
+        height, band = window.out_height, window.band
+        row, pixels = ("row", window.out_width) if not self.halved else ("(row / 2)", window.out_width // 2)
         group = f" + (size_t)g * {made.node.features // made.groups}" if self._grouped else ""
         lines = [
             f"/* {made.node.name}: {self.family} */",
@@ -65,7 +73,7 @@ class Driver:
             *lines,
             f"    for (int row = 0; row < {height}; row += {band}) {{",
             f"        int rows = {height} - row < {band} ? {height} - row : {band};",
-            f"        size_t at = (size_t)row * {pixels}{group};",
+            f"        size_t at = (size_t){row} * {pixels * made.node.features}{group};",
         ]
 
     def _how(self) -> int:
@@ -93,8 +101,16 @@ class Driver:
         last = "totals" if len(made.parts) > 1 else "sums"
         more = [f"o{place} + at" for place in range(len(others_of(made.stage)))]
         more += [f"g * {made.node.features // made.groups}"] if self._grouped else []
-        arguments = [last, "y + at", f"rows * {window.out_width}", *more]
-        return [*lines, f"finish{self.index}({', '.join(arguments)});"]
+        pixels = f"rows * {window.out_width}"
+        if self.halved:
+            lines.append(f"halve_sums(sums, {self._flips()}, rows, {window.out_width}, {window.features});")
+            pixels = f"rows / 2 * {window.out_width // 2}"
+        return [*lines, f"finish{self.index}({', '.join([last, 'y + at', pixels, *more])});"]
+
+    def _flips(self) -> str:
+        assert self.made.steps is not None
+        flips = self.made.steps.flips
+        return self._blocks(flips, f"flips {self.index}") if flips.any() else "NULL"
 
     def _multiplied(self, place: int, part: Part, weights: str) -> list[str]:
         """Sums of one part, and what is done to them before they count."""

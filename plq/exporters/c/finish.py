@@ -40,13 +40,16 @@ def elements(constants: Constants, index: int, stage: Stage) -> None:
     _finish(constants, index, stage, Rows(TYPES[store.kind], channels, channels, channels), first)
 
 
-def sums(constants: Constants, index: int, made: Ready) -> None:
-    """``finishN`` of a product: steps that sums are compared with, or the operations of the network."""
+def sums(constants: Constants, index: int, made: Ready, halved: bool) -> None:
+    """``finishN`` of a product: steps that sums are compared with, or the operations of the network.
+
+    ``halved``: flips are taken when windows of sums are pooled, before that.
+    """
     kind = "int32_t" if len(made.multipliers) == 1 else "float"
     width = made.node.features // made.groups
     rows = Rows(kind, width, made.window.features, made.node.features, made.groups > 1)
     if made.steps is not None:
-        return _compared(constants, index, made, rows)
+        return _compared(constants, index, made, rows, halved)
     first = ["@real v = @load(x + f);"]
     if len(made.multipliers) == 1:
         worth = rows.of_group(constants.array(made.multipliers[0], f"worth {index}"))
@@ -91,12 +94,13 @@ def _function(index: int, parameters: list[str], rows: Rows, body: list[str]) ->
     return "\n".join([f"FN void finish{index}({', '.join(parameters)})", "{", *body, "}"])
 
 
-def _compared(constants: Constants, index: int, made: Ready, rows: Rows) -> None:
+def _compared(constants: Constants, index: int, made: Ready, rows: Rows, halved: bool) -> None:
     """Codes by comparing sums with steps."""
     steps, out = made.steps, constants.plan.stores[made.stage.output]
     assert steps is not None
     sums = constants.array(steps.sums, f"steps {index}")
-    flips = constants.array(steps.flips, f"flips {index}") if steps.flips.any() else "NULL"
+    flipped = steps.flips.any() and not halved
+    flips = constants.array(steps.flips, f"flips {index}") if flipped else "NULL"
     lowest = steps.lowest - out.base
     if out.kind == BYTES and set(steps.rises) == {1}:
         fields = [str(len(steps.sums)), str(rows.step), sums, flips, str(lowest)]

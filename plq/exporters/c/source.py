@@ -47,6 +47,7 @@ class Source:
         self.rows: list[Row] = []
         self._scratch: dict[int, int] = {}
         self.ready = {s.output: ready(self.plan, s) for s in self.plan.stages if isinstance(s.node, Product)}
+        self.halved = {stage.input: stage.output for stage in self.plan.stages if self._is_on_sums(stage)}
         calls = [self._stage(index, stage) for index, stage in enumerate(self.plan.stages)]
         self.offsets, used = place(self._buffers())
         self.workspace = used + ALIGNMENT - 1
@@ -57,8 +58,16 @@ class Source:
         """Bytes of all constants."""
         return self.constants.flash
 
+    def _is_on_sums(self, stage: Stage) -> bool:
+        """Whether a stage is 2x2 max pooling that is done on the sums of a product whose codes are found by steps."""
+        made = self.ready.get(stage.input)
+        readers = sum(other.reads.count(stage.input) for other in self.plan.stages)
+        return isinstance(stage.node, MaxPool2x2) and made is not None and made.steps is not None and readers == 1
+
     def _stage(self, index: int, stage: Stage) -> str:
-        """Write what a stage needs. Returns its call."""
+        """Write what a stage needs. Returns its call; empty: it is a part of an earlier one."""
+        if stage.input in self.halved:
+            return ""
         if isinstance(stage.node, Product):
             return self._product(index, self.ready[stage.output])
         if stage.node is None:
@@ -79,10 +88,12 @@ class Source:
 
     def _product(self, index: int, made: Ready) -> str:
         before = self.flash
-        driver = Driver(self.constants, index, made)
+        result = self.halved.get(made.stage.output, made.stage.output)
+        driver = Driver(self.constants, index, made, result, result != made.stage.output)
         self._scratch[index] = driver.scratch
         self.rows.append(Row(made.node.name.removesuffix("/conv"), driver.family, made.macs, self.flash - before))
-        values = [f"{{{made.stage.input}}}", *self._written(made.stage), "{scratch}"]
+        written = self._written(dataclasses.replace(made.stage, output=result))
+        values = [f"{{{made.stage.input}}}", *written, "{scratch}"]
         return f"stage{index}({', '.join(values)});"
 
     def _elements(self, index: int, stage: Stage) -> str:
@@ -110,9 +121,10 @@ class Source:
         stages = self.plan.stages
         found = [Buffer(f"scratch {index}", size, index, index) for index, size in self._scratch.items()]
         for index, stage in enumerate(stages):
-            if stage.output != self.plan.output:
-                last = max((at for at, other in enumerate(stages) if stage.output in other.reads), default=index)
-                found.append(Buffer(stage.output, self.plan.stores[stage.output].bytes, index, last))
+            name = self.halved.get(stage.output, stage.output)
+            if name != self.plan.output and stage.input not in self.halved:
+                last = max((at for at, other in enumerate(stages) if name in other.reads), default=index)
+                found.append(Buffer(name, self.plan.stores[name].bytes, index, last))
         return found
 
     def _argument(self, piece: str, index: int) -> str:
@@ -139,7 +151,10 @@ class Source:
         kernels = [*ALWAYS, *(f"{family}.c" for family in FAMILIES if family in used)]
         body = []
         for index, (stage, call) in enumerate(zip(self.plan.stages, calls, strict=True)):
-            body += [f"    {self._call(call, index)}", f"    DONE({index}, {self._argument(stage.output, index)});"]
+            if call:
+                body.append(f"    {self._call(call, index)}")
+            if stage.output not in self.halved:
+                body.append(f"    DONE({index}, {self._argument(stage.output, index)});")
         own = [text.replace("NAME", self.name) for text in (SWITCHES, PREDICT.replace("BODY", "\n".join(body)), BATCH)]
         head = f'/* Written by plq. */\n#include "{self.name}.h"'
         return "\n\n".join([head, own[0], *map(kernel, kernels), *self.constants.parts, *own[1:]])

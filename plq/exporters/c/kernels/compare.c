@@ -43,3 +43,35 @@ KERNEL void compare(const struct steps *s, const int32_t *x, uint8_t *y, int pix
         }
     }
 }
+
+/* The largest of each 2x2 windows of sums [rows][columns][features], XORed with `flips` (or NULL), in their place: at the
+   beginning, one after the other. An odd last row or column is dropped. */
+KERNEL void halve_sums(int32_t *x, const int32_t *flips, int rows, int columns, int features)
+{
+    int32_t *y = x;
+    for (int r = 0; r + 1 < rows; r += 2)
+        for (int c = 0; c + 1 < columns; c += 2, y += features) {
+            const int32_t *above = x + ((size_t)r * (size_t)columns + (size_t)c) * (size_t)features;
+            const int32_t *below = above + (size_t)columns * (size_t)features;
+            for (int f = 0; f < features; f += 8) {
+#if defined(PLQ_AVX2)
+                const __m256i *at[4] = {(const void *)(above + f), (const void *)(above + features + f),
+                                        (const void *)(below + f), (const void *)(below + features + f)};
+                __m256i flip = flips ? _mm256_loadu_si256((const __m256i *)(const void *)(flips + f))
+                                     : _mm256_setzero_si256();
+                __m256i best = _mm256_xor_si256(_mm256_loadu_si256(at[0]), flip);
+                for (int i = 1; i < 4; i++)
+                    best = _mm256_max_epi32(best, _mm256_xor_si256(_mm256_loadu_si256(at[i]), flip));
+                _mm256_storeu_si256((__m256i *)(void *)(y + f), best);
+#else
+                for (int g = f; g < f + 8; g++) {
+                    int32_t flip = flips ? flips[g] : 0, best = above[g] ^ flip;
+                    int32_t rest[3] = {above[features + g] ^ flip, below[g] ^ flip, below[features + g] ^ flip};
+                    for (int i = 0; i < 3; i++)
+                        best = rest[i] > best ? rest[i] : best;
+                    y[g] = best;
+                }
+#endif
+            }
+        }
+}
