@@ -11,9 +11,9 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 demo: $(VENV)/ready
-	$(BIN)/python -m plq.main --config configs/digits_w1a2.py --workdir runs/digits_w1a2
-	$(BIN)/python -m plq.evaluate --workdir runs/digits_w1a2
-	$(BIN)/python -m plq.evaluate --model runs/digits_w1a2/model
+	$(BIN)/plq train --config digits_w1a2 --workdir runs/digits_w1a2
+	$(BIN)/plq evaluate --workdir runs/digits_w1a2
+	$(BIN)/plq evaluate --model runs/digits_w1a2/model
 
 test: $(VENV)/ready lint
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from plq.checkpoint.prune import prune as prune
     from plq.errors import UserError as UserError
     from plq.exporters.export import export as export
-    from plq.layers.convert import Rule as Rule
     from plq.layers.convert import convert as convert
+    from plq.layers.rule import Rule as Rule
     from plq.layers.scales import calibrate as calibrate
     from plq.quant.quantized import Quantized as Quantized
     from plq.quant.registry import activation_quantizer as activation_quantizer
@@ -27,7 +27,7 @@ __version__ = "0.2.0"
 _MODULES = {
     "FactorSchedule": "plq.train.factor",
     "Quantized": "plq.quant.quantized",
-    "Rule": "plq.layers.convert",
+    "Rule": "plq.layers.rule",
     "Servable": "plq.runtime.loading",
     "UserError": "plq.errors",
     "activation_quantizer": "plq.quant.registry",
