@@ -98,12 +98,12 @@ def train(run, folder: Path, first: bool, reference: bool) -> dict[str, Any]:
 
 def advance(run, state, batch, step: int):
     """One step, with a tally of its own."""
-    state = run.step(dataclasses.replace(state, metrics=run.fresh_tally()), *batch)
+    state = run.step(dataclasses.replace(state, tally=run.fresh_tally()), *batch)
     return run.pruned(state, step + 1)
 
 
 def loss(state) -> float:
-    return float(state.metrics.loss / state.metrics.examples)
+    return float(state.tally.loss / state.tally.examples)
 
 
 def apart(weights, file: Path, run, step: int) -> float:

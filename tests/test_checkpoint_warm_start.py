@@ -72,7 +72,7 @@ def test_few_bits_with_a_branch_start_from_it_too(folder, float_run):
     jax.tree.map(np.testing.assert_array_equal, params["dense"]["conv"], taken)
     assert state.expanded and int(state.step) == 0
     after = setup.step(state, *setup.batch(0))
-    assert int(after.metrics.broken_step) == -1
+    assert int(after.tally.broken_step) == -1
     said = str(setup.warm_start)
     count = len(flatten(dict(float_run[1].variables)))
     words = f"starting from {folder} (W32/A32 svhn): {count} leaves taken; 12 learned (params/conv0/act/alpha, "

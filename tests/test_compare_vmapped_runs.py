@@ -110,8 +110,8 @@ def test_first_steps_agree_before_rounding_can_tell(name, monkeypatch):
     losses = []
     for lane, alone in enumerate((plain, expanded)):
         own = alone.step(alone.initial_state(), *alone.batch(0))
-        losses.append(float(own.metrics.loss))
-        assert float(states.metrics.loss[lane]) == pytest.approx(losses[-1], rel=1e-5)
+        losses.append(float(own.tally.loss))
+        assert float(states.tally.loss[lane]) == pytest.approx(losses[-1], rel=1e-5)
         mine = {leaf_path(path): leaf[lane] for path, leaf in jax.tree_util.tree_leaves_with_path(states.weights)}
         for path, leaf in jax.tree_util.tree_leaves_with_path(own.weights):
             np.testing.assert_allclose(mine[leaf_path(path)], leaf, rtol=1e-3, atol=2e-4, err_msg=leaf_path(path))

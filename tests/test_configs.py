@@ -100,5 +100,5 @@ def test_a_quick_run_takes_a_step(name, argument, tmp_path):
     config.mesh.data = 1
     setup = assemble(build_config(config))
     state = setup.step(setup.initial_state(), *setup.batch(0))
-    assert int(state.metrics.broken_step) == -1 and float(state.metrics.loss) > 0
+    assert int(state.tally.broken_step) == -1 and float(state.tally.loss) > 0
     assert setup.total_steps < 100 and setup.task.factor.end_step < setup.total_steps

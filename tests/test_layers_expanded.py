@@ -135,9 +135,9 @@ def test_drop_ancillary_keeps_every_other_leaf_as_the_same_object():
     import optax
 
     weights = {"params": {"w": jnp.ones(3)}, "ancillary": {"a": jnp.ones(2)}}
-    opt_state = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).init(weights)
-    pruned = prune(opt_state)
-    assert not ancillary_leaves(pruned) and ancillary_leaves(opt_state)
+    moments = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).init(weights)
+    pruned = prune(moments)
+    assert not ancillary_leaves(pruned) and ancillary_leaves(moments)
     expected = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).init({"params": weights["params"]})
     assert jax.tree.structure(pruned) == jax.tree.structure(expected)
-    assert pruned[1][0].mu["params"]["w"] is opt_state[1][0].mu["params"]["w"]
+    assert pruned[1][0].mu["params"]["w"] is moments[1][0].mu["params"]["w"]

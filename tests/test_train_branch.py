@@ -56,7 +56,7 @@ def test_layers_one_after_another_train_and_leave():
     zero = setup.task.factor.end_step
     before, after = trained(setup, zero - 1), trained(setup, zero + 1)
     assert ancillary_leaves(before) and not ancillary_leaves(after)
-    assert int(after.metrics.broken_step) == -1
+    assert int(after.tally.broken_step) == -1
     kernel = lambda state: state.weights["ancillary"]["conv6"]["ancillary_conv"]["kernel"]
     assert not np.array_equal(kernel(before), kernel(setup.initial_state()))
     shares = jax.device_get(setup.branch_shares(before, setup.test.split.images[:64]))

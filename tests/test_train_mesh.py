@@ -112,6 +112,6 @@ def test_two_parts_make_the_step_of_the_whole_batch():
     close = lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
     moved = lambda state: jax.tree.map(np.subtract, state.weights, start.weights)
     jax.tree.map(close, moved(parts), moved(whole))
-    jax.tree.map(close, parts.metrics, whole.metrics)
+    jax.tree.map(close, parts.tally, whole.tally)
     again = lambda old, once: once + 0.9 * (once - old)  # momentum 0.9, the same statistics a second time
     jax.tree.map(close, parts.statistics, jax.tree.map(again, start.statistics, whole.statistics))

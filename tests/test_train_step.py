@@ -43,7 +43,7 @@ def test_leaving_the_branch_behind_changes_no_kept_value(fields):
     leaving, keeping = tiny(**fields), tiny(**fields, expansion__leave=False)
     left, kept = trained(leaving), trained(keeping)
     assert not ancillary_leaves(left) and ancillary_leaves(kept)
-    assert_same((left.weights, left.statistics, left.opt_state), prune((kept.weights, kept.statistics, kept.opt_state)))
+    assert_same((left.weights, left.statistics, left.moments), prune((kept.weights, kept.statistics, kept.moments)))
     assert leaving.step._cache_size() == 2  # one expanded, one pruned: no retrace over the schedule of f
     assert keeping.step._cache_size() == 1
 
@@ -88,7 +88,7 @@ def test_two_devices_train_as_one():
     assert len(jax.devices()) == 2
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
     jax.tree.map(close, jax.device_get(one.statistics), jax.device_get(two.statistics))
-    close(one.metrics.loss, two.metrics.loss)
+    close(one.tally.loss, two.tally.loss)
 
 
 def test_bfloat16_is_for_the_products_only():
@@ -104,17 +104,17 @@ def test_bfloat16_is_for_the_products_only():
 def test_a_step_that_is_not_finite_is_remembered():
     setup = tiny()
     state = trained(setup, 2)
-    assert int(state.metrics.broken_step) == -1
+    assert int(state.tally.broken_step) == -1
     weights = jax.tree.map(lambda leaf: leaf * jnp.nan, state.weights)
     for step in (2, 3):
         state = setup.step(state.replace(weights=weights), *setup.batch(step))
         weights = jax.tree.map(jnp.copy, state.weights)
-    assert int(state.metrics.broken_step) == 2
+    assert int(state.tally.broken_step) == 2
 
 
 def test_low_bit_gradients_are_used_when_asked_for():
     plain, quantized = trained(tiny(), 1), trained(tiny(quant__gradient_bits=2), 1)
-    kernel = lambda state: state.opt_state[0].mu["params"]["conv3"]["conv"]["kernel"]
+    kernel = lambda state: state.moments[0].mu["params"]["conv3"]["conv"]["kernel"]
     assert not np.array_equal(kernel(plain), kernel(quantized))
 
 
@@ -133,7 +133,7 @@ def test_learned_scales_are_trained_and_decayed_when_asked_for():
     plain, decaying = tiny(**fields), tiny(**fields, optimizer__weight_decay=1.0, optimizer__decay_roles=("quantizer",))
     start = jax.device_get(plain.initial_state())
     after, decayed = trained(plain, 1), trained(decaying, 1)
-    assert int(after.metrics.broken_step) == -1
+    assert int(after.tally.broken_step) == -1
     before, after, decayed = (flatten(state.weights["params"]) for state in (start, after, decayed))
     learned = [path for path in before if path.rpartition("/")[2] in ("step", "alpha")]
     assert {path.split("/")[0] for path in learned} == {*(f"conv{i}" for i in range(7)), "dense"}
@@ -150,7 +150,7 @@ def test_a_broken_scale_is_remembered_too():
         layer, name = leaf.split("/")
         variables = state.weights["params"]["conv2"][layer]
         variables[name] = variables[name] * jnp.nan
-        assert int(setup.step(state, *setup.batch(0)).metrics.broken_step) == 0, leaf
+        assert int(setup.step(state, *setup.batch(0)).tally.broken_step) == 0, leaf
 
 
 def test_roles_cover_every_trained_variable():

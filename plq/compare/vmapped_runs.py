@@ -208,9 +208,9 @@ class VmappedTrainer:
     def _written(self) -> None:
         """Reports and evaluations, when a run of its own would write them."""
         if self._due(self.setup.config.report.every_steps):
-            self.log.train(self.step, jax.device_get(self.states.metrics))
+            self.log.train(self.step, jax.device_get(self.states.tally))
             fresh = [Metrics.zero() for _ in self.seeds]
-            self.states = dataclasses.replace(self.states, metrics=self._stacked(fresh))
+            self.states = dataclasses.replace(self.states, tally=self._stacked(fresh))
         if self._due(self.setup.epoch_steps):
             self.log.test(self.step, self.evaluate())
             if self.states.expanded and self.setup.config.report.branch:

@@ -45,8 +45,8 @@ class State:
     step: Array
     weights: Tree
     statistics: Tree
-    opt_state: optax.OptState
-    metrics: Metrics
+    moments: optax.OptState
+    tally: Metrics
 
     @property
     def expanded(self) -> bool:

@@ -68,13 +68,13 @@ def train_step(
     over = part if task.accumulate == 1 else _in_parts(part, task.accumulate, weights)
     keys = {"dropout": dropout_key, "gradient": gradient_key}
     (gradients, loss, hits), statistics = over(state.statistics, x, labels, keys)
-    updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.weights)
+    updates, moments = task.optimizer.update(gradients, state.moments, state.weights)
     return State(
         step=state.step + 1,
         weights=optax.apply_updates(state.weights, updates),
         statistics=statistics,
-        opt_state=opt_state,
-        metrics=_counted(state, loss, hits, labels.size, optax.tree.norm(gradients)),
+        moments=moments,
+        tally=_counted(state, loss, hits, labels.size, optax.tree.norm(gradients)),
     )
 
 
@@ -104,7 +104,7 @@ def _in_parts(part: Callable[..., tuple[Sums, Tree]], count: int, weights: Tree)
 
 
 def _counted(state: State, loss: Array, hits: Array, examples: int, gradient_norm: Array) -> Metrics:
-    metrics = state.metrics
+    metrics = state.tally
     broken = (metrics.broken_step < 0) & ~jnp.isfinite(loss + gradient_norm)
     return Metrics(
         loss=metrics.loss + loss * examples,

@@ -104,7 +104,7 @@ class Run:
         self.state = pruned
 
     def _report(self) -> None:
-        metrics = jax.device_get(self.state.metrics)
+        metrics = jax.device_get(self.state.tally)
         self._require_finite(int(metrics.broken_step))
         values = {
             "loss": metrics.loss / metrics.examples,
@@ -113,10 +113,10 @@ class Run:
             "factor": np.float32(self.setup.task.factor(self.step - 1)),
         }
         self.log.train(self.step, values)
-        self.state = dataclasses.replace(self.state, metrics=self.setup.fresh_tally())
+        self.state = dataclasses.replace(self.state, tally=self.setup.fresh_tally())
 
     def _evaluate(self) -> None:
-        self._require_finite(int(self.state.metrics.broken_step))
+        self._require_finite(int(self.state.tally.broken_step))
         self.test = self.setup.evaluate(self.state)
         self.log.test(self.step, {**self.test, "factor": self._factor()})
         if self.setup.config.report.branch and self.state.expanded:
@@ -137,7 +137,7 @@ class Run:
 
     def _save(self) -> None:
         """State, data position, seed and config in one checkpoint; best only counts once f is 0."""
-        self._require_finite(int(self.state.metrics.broken_step))
+        self._require_finite(int(self.state.tally.broken_step))
         epoch, position = divmod(self.step, self.setup.epoch_steps)
         factor, evaluated = self._factor(), self._due(self.setup.epoch_steps)
         record = {
