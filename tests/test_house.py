@@ -13,7 +13,7 @@ from plq.errors import UserError
 ROOT = Path(plq.__file__).parent
 ROOMS = [
     "errors", "checks", "modes", "storage", "data", "quant", "layers", "models", "distributed", "train", "checkpoint",
-    "runtime", "report", "config", "trainer", "exporters", "compare", "cli", "main",
+    "runtime", "report", "config", "trainer", "exporters", "serving", "compare", "cli", "main", "__main__",
 ]  # fmt: skip
 
 

@@ -151,5 +151,5 @@ def test_no_image_through_every_operation():
     graph = record(network, some_variables(network, (40, 52, 1)), (40, 52, 1), (0.0,), (256.0,))
     model = from_frozen(Frozen(graph, tuple("0123456789"), "square", {}))
     assert model(np.zeros((0, 40, 52, 1), np.uint8)).shape == (0, 10)
-    other = frozen_model("mobilenet_v2", 16, 0.25, "dorefa", 2, "clip", 2, stride=4)
+    other = frozen_model("mobilenet_v1", 16, 0.25, "dorefa", 2, "clip", 2, stride=4)
     assert other(np.zeros((0, 16, 16, 1), np.uint8)).shape == (0, 10)

@@ -45,7 +45,7 @@ def parse_config(parser: Parser, argv: list[str]) -> argparse.Namespace:
 
 def _advice(parser: Parser, found: str) -> str:
     named = {"--config": "--config FILE", "--config.SECTION.FIELD": "--config.SECTION.FIELD=VALUE"}
-    options = [named.get(option, option) for option in parser.options()]
+    options = [named.get(option, option) for option in parser.options() if option != "--help"]
     return nearest(found.partition("=")[0], options)
 
 
@@ -65,7 +65,7 @@ def _taken_out(argv: list[str]) -> tuple[list[str], dict[str, str]]:
         negated, name, value = match.groups()
         is_bool = _kind(name, argument.partition("=")[0]) == "bool"
         if negated and not (is_bool and value is None):
-            raise UserError(f"{argument}: allowed --noconfig.SECTION.FIELD of a bool, without a value")
+            raise UserError(f"{argument}: allowed of a field that is a bool, without a value")
         if value is None and not is_bool and not remaining:
             raise UserError(f"{argument}: found no value, allowed {argument}=VALUE")
         if value is None:

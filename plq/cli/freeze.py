@@ -46,6 +46,9 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first lines."""
     given = parser().parse_args(argv)
+    from plq.distributed.devices import devices
+
+    devices()
     with staged_output(given.out, ".md") as out:
         _freeze(given, out)
 

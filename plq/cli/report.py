@@ -22,7 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     from plq.compare.diagnostics import diagnosed
     from plq.compare.report.page import require_report, write_report
     from plq.compare.single import of_run
+    from plq.distributed.devices import devices
 
+    devices()
     require_report(workdir, "--workdir")
     found = of_run(workdir)
     probes = {}

@@ -67,7 +67,7 @@ def _value(kind: Any, text: str) -> Any:
         return WORDS[text.lower()]
     if kind in (str, int, float):
         return kind(text)
-    if kind == tuple[str, ...] and text and not text.startswith(("(", "[")):
-        return tuple(word.strip("'\" ") for word in text.split(","))
+    if kind == tuple[str, ...] and not text.startswith(("(", "[")):
+        return tuple(word.strip() for word in text.split(",") if word.strip())
     value = ast.literal_eval(text.strip())
     return value if isinstance(kind, types.UnionType) or isinstance(value, (tuple, list)) else (value,)
