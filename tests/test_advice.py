@@ -33,11 +33,8 @@ TEXTS = {file: strings(file) for file in SOURCES if file.name != "style.py"}
 
 
 def flags_of(file: Path) -> set[str]:
-    """The names that a file gives to argparse or absl."""
-    text = file.read_text("utf-8")
-    defined = set(re.findall(r'add_argument\(\s*"--([\w-]+)"', text))
-    defined |= set(re.findall(r'DEFINE_\w+\("(\w+)"', text))
-    return defined | set(re.findall(r'for name in \("(\w+)", "(\w+)"\):\n\s+flags', text) and ["out", "cells"])
+    """The names that a file gives to argparse."""
+    return set(re.findall(r'add_argument\(\s*"--([\w-]+)"', file.read_text("utf-8")))
 
 
 FLAGS = {name for file in SOURCES for name in flags_of(file)} | {"config", "flagfile"}

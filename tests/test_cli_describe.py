@@ -144,5 +144,7 @@ def test_a_mistake_is_one_line(arguments, message, monkeypatch):
 
 
 def test_help(capsys):
-    describe.main(["--help"])
+    with pytest.raises(SystemExit) as ended:
+        describe.main(["--help"])
+    assert ended.value.code == 0
     assert "MACs x W x in" in capsys.readouterr().out

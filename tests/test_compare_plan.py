@@ -8,9 +8,9 @@ from plq.cli.compare import parse, trainings_of
 from plq.cli.train import parse as parse_training
 from plq.compare.plan import make_plan, parse_axis
 from plq.compare.variants import variant_of
-from plq.config.flags import read
 from plq.config.load import build_config, differences
 from plq.config.schema import Config
+from plq.config.selection import select
 from plq.errors import UserError
 from plq.layers.describe import variable_roles
 
@@ -139,8 +139,7 @@ def test_the_commands_give_the_settings(tmp_path):
     """What the report tells to type, typed, is the cell: beside the file's fields and the user's own."""
     (tmp_path / "config.py").write_text(CONFIG)
     config = str(tmp_path / "config.py")
-    fields = ["--config.optimizer.boundaries=(0.3,)", "--config.optimizer.schedule=step"]
-    base = read(["--config", config, *fields], lambda values: None).config
+    base = select(config, {"optimizer.boundaries": "(0.3,)", "optimizer.schedule": "step"}).config
     axes = [parse_axis("quant.weights+quant.weight_bits=xnor+1,syq+2"), parse_axis("expansion.leave=True,False")]
     found = make_plan(base, axes, ("plain", "expanded", "float"), 2)
     trainings = trainings_of(found, config, tmp_path / "out")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tfds_sets import noise, write_set
 
-from plq.cli.describe import shape_and_classes
 from plq.config.load import build_config, default, default_workdir, load, quick
 from plq.errors import UserError
 from plq.layers.describe import layer_table
+from plq.trainer.data_shape import shape_and_classes
 from plq.trainer.setup import assemble
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from plq.cli import prepare
-from plq.data import crops, jpeg
+from plq.data import crops, jpeg, preparation
 from plq.data.loader import RecordLoader
 from plq.data.records import Plan, Tally, center_crops, train_batches
 from plq.data.source import RecordSource
@@ -415,7 +415,7 @@ def test_prepare_says_what_is_missing_or_wrong(archive, monkeypatch):
     _, folder = archive
     with pytest.raises(UserError, match="plq_prepared_photo: not a set .*did you mean plq_prepared_photos"):
         prepared(folder, "plq_prepared_photo")
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
     with pytest.raises(UserError, match="GiB free, preparing takes about"):
         prepared(folder)
     monkeypatch.undo()
@@ -432,7 +432,7 @@ def test_prepare_says_what_is_missing_or_wrong(archive, monkeypatch):
 
 def test_prepare_names_the_extra_where_tensorflow_is_missing(archive, monkeypatch):
     _, folder = archive
-    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(preparation.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(globals(), "tf", None)
     with pytest.raises(UserError, match=r"takes TensorFlow, which is not installed; pip install 'plq\[prepare\]'"):
         prepared(folder)
@@ -441,11 +441,11 @@ def test_prepare_names_the_extra_where_tensorflow_is_missing(archive, monkeypatc
 def test_a_second_try_does_not_check_again_what_has_not_changed(archive, monkeypatch, capsys):
     _, folder = archive
     interrupted = lambda *given: (_ for _ in ()).throw(KeyboardInterrupt)
-    monkeypatch.setattr(prepare, "_prepare", interrupted)
+    monkeypatch.setattr(preparation, "_prepare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepared(folder)
-    checked, check = [], prepare.check_archive
-    monkeypatch.setattr(prepare, "check_archive", lambda path, info: checked.append(path) or check(path, info))
+    checked, check = [], preparation.check_archive
+    monkeypatch.setattr(preparation, "check_archive", lambda path, info: checked.append(path) or check(path, info))
     with pytest.raises(KeyboardInterrupt):
         prepared(folder)
     assert not checked and "photos.bin: checked before" in capsys.readouterr().out
@@ -455,7 +455,7 @@ def test_a_second_try_does_not_check_again_what_has_not_changed(archive, monkeyp
         prepared(folder)
     assert len(checked) == 1
     (folder / "archives" / "photos.bin").write_bytes(b"archive")
-    (folder / "sets" / "plq_prepared_photos" / prepare.CHECKED).write_text("[1")
+    (folder / "sets" / "plq_prepared_photos" / preparation.CHECKED).write_text("[1")
     monkeypatch.undo()
     prepared(folder)
 
@@ -465,13 +465,13 @@ def test_what_an_unfinished_run_left_does_not_count_as_taken_space(archive, monk
     left = folder / "sets" / "plq_prepared_photos" / "incomplete.ABC123_1.0.0"
     left.mkdir(parents=True)
     free = lambda _: SimpleNamespace(free=0 if left.exists() else 2**30)
-    monkeypatch.setattr(prepare.shutil, "disk_usage", free)
+    monkeypatch.setattr(preparation.shutil, "disk_usage", free)
     prepared(folder)
 
 
 def test_two_do_not_prepare_one_set(archive):
     _, folder = archive
-    alone = prepare._alone(folder / "sets" / "plq_prepared_photos")
+    alone = preparation._alone(folder / "sets" / "plq_prepared_photos")
     with alone, pytest.raises(UserError, match="another process is preparing it"):
         prepared(folder)
     prepared(folder)

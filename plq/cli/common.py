@@ -15,14 +15,42 @@ from plq.storage.address import Address, named, place
 from plq.storage.paths import path_of
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
-def arguments(program: str, description: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line each."""
-    return _Parser(prog=f"plq {program}", description=description)
+
+    def error(self, message: str) -> NoReturn:
+        option, _, what = message.removeprefix("argument ").partition(": ")
+        raise UserError(f"{what if option and what.startswith(option) else message} (see --help)")
+
+    def options(self) -> list[str]:
+        """The names of all options, as --seeds."""
+        return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+
+def arguments(program: str, description: str, epilog: str = "") -> Parser:
+    """The parser of a command. The description and the epilog are printed as they are."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return Parser(f"plq {program}", None, description, epilog, formatter_class=layout, allow_abbrev=False)
+
+
+def whole_number(option: str, least: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number of ``least``, 0 or 1, or more."""
+
+    def parsed(text: str) -> int:
+        try:
+            if int(text) >= least:
+                return int(text)
+        except ValueError:
+            pass
+        kind = "positive" if least else "non-negative"
+        raise argparse.ArgumentTypeError(f"{option}={text}: {text} is not a {kind} integer")
+
+    return parsed
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The type of an option that takes words with commas between them."""
+    return tuple(word.strip() for word in text.split(","))
 
 
 def path_or_address(text: str) -> Path | Address:

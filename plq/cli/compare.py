@@ -1,56 +1,43 @@
 """Plain low precision, EXP-Net and float, paired: ``plq compare --config configs/X.py --out DIR``."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from absl import flags
-
-from plq.compare.comparison import Comparison, collect
-from plq.compare.diagnostics import Diagnostics, diagnosed
-from plq.compare.plan import Plan, changed_fields, make_plan, parse_axis
-from plq.compare.preflight import preflight
-from plq.compare.report.page import require_report, write_report
-from plq.compare.runs import Stopped, Training, require_same_configs, run_all, say, share_compiled, show
-from plq.compare.table import markdown
-from plq.compare.vmapped_runs import groups_of, run_vmapped
-from plq.config.flags import Command, read
+from plq.cli.common import Parser, whole_number, words
+from plq.cli.config_arguments import config_arguments, parse_config
 from plq.errors import UserError, printable
-from plq.report.workdir import lock, prepare_workdir
-from plq.storage.output import write_text_atomic
 from plq.storage.paths import path_of
+
+if TYPE_CHECKING:
+    from plq.compare.comparison import Comparison
+    from plq.compare.plan import Plan
+    from plq.compare.runs import Training
+    from plq.config.selection import Selected
 
 MARK = "compare.json"
 OURS = (MARK, "cells", ".lock")
-USAGE = """usage: plq compare --config FILE[:ARGUMENT] --out DIR [options] [--config.SECTION.FIELD=VALUE ...]
-
-Train the plain low-precision network and EXP-Net (and the float network, if asked for) of one config on one schedule,
-with the same data order and initial weights, for several seeds, and report what the seeds say together.
-The same command given again goes on where it was stopped.
-
-  --out DIR         where everything is written: DIR/report.html, DIR/compare.json, DIR/figures and the trainings
-  --seeds N         how many, from train.seed on (3)
-  --variants LIST   of plain, expanded, float (plain,expanded)
-  --vary FIELD=VALUE,VALUE,...
-                    compare at each of these values; repeated, at all combinations; A+B=1+x,2+y varies A and B together;
-                    width stands for model.width, and so all fields that only one section has
-  --skip_illegal    leave illegal combinations out, naming them, instead of refusing them
-  --together N      run so many trainings (seeds, plain and EXP-Net) at most as one program (1); 0: all that fit
-  --cells DIR       the folder for the trainings, which several comparisons can share (that of --out)
-  --reestimate N    also report accuracy with batch statistics averaged anew over N training batches (0: do not)
-
-Exit status: 0 done, 1 a training failed (the others are reported), 2 something given is wrong, 130 or 143 stopped.
+DESCRIPTION = """Train the plain low-precision network and EXP-Net (and the float network, if asked for) of one config
+on one schedule, with the same data order and initial weights, for several seeds, and report what the seeds say
+together. The same command given again goes on where it was stopped.
 """
+EPILOG = """Exit status: 0 done, 1 a training failed (the others are reported), 2 something given is wrong,
+130 or 143 stopped.
+"""
+VARY = """compare at each of these values; repeated, at all combinations; A+B=1+x,2+y varies A and B together; width
+stands for model.width, and so all fields that only one section has"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What the command line asks for. ``config``: FILE[:ARGUMENT]; ``cells``: None for the folder of ``out``."""
+    """What the command line asks for. ``cells``: None for the folder of ``out``."""
 
-    command: Command
+    selected: Selected
     out: Path
     cells: Path | None
     seeds: int
@@ -62,40 +49,54 @@ class Given:
 
     @property
     def config(self) -> str:
-        return ":".join([str(self.command.file), *filter(None, [self.command.argument])])
+        """FILE[:ARGUMENT]."""
+        return ":".join([str(self.selected.file), *filter(None, [self.selected.argument])])
 
     def plan(self) -> Plan:
+        from plq.compare.plan import make_plan, parse_axis
+
         axes = [parse_axis(text) for text in self.vary]
-        return make_plan(self.command.config, axes, self.variants, self.seeds, self.skip_illegal)
+        return make_plan(self.selected.config, axes, self.variants, self.seeds, self.skip_illegal)
 
 
-def _define(values: flags.FlagValues) -> None:
-    for name in ("out", "cells"):
-        flags.DEFINE_string(name, "", "a folder", flag_values=values)
-    flags.DEFINE_integer("seeds", 3, "how many", lower_bound=1, flag_values=values)
-    flags.DEFINE_list("variants", ["plain", "expanded"], "which networks", flag_values=values)
-    flags.DEFINE_multi_string("vary", [], "FIELD=VALUE,VALUE,...", flag_values=values)
-    flags.DEFINE_integer("together", 1, "trainings in a program", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("reestimate", 0, "batches", lower_bound=0, flag_values=values)
-    flags.DEFINE_bool("skip_illegal", False, "leave illegal combinations out", flag_values=values)
+def parser() -> Parser:
+    """The arguments."""
+    made = config_arguments("compare", DESCRIPTION, EPILOG)
+    out = "where everything is written: DIR/report.html, DIR/compare.json, DIR/figures and the trainings"
+    made.add_argument("--out", metavar="DIR", default="", help=out)
+    seeds = "how many, from train.seed on (default: 3)"
+    made.add_argument("--seeds", metavar="N", type=whole_number("--seeds", 1), default=3, help=seeds)
+    variants = "of plain, expanded, float (default: plain,expanded)"
+    made.add_argument("--variants", metavar="LIST", type=words, default=("plain", "expanded"), help=variants)
+    made.add_argument("--vary", metavar="FIELD=VALUE,VALUE,...", action="append", default=[], help=VARY)
+    skip = "leave illegal combinations out, naming them, instead of refusing them"
+    made.add_argument("--skip_illegal", action="store_true", help=skip)
+    together = "run so many trainings (seeds, plain and EXP-Net) at most as one program (default: 1); 0: all that fit"
+    made.add_argument("--together", metavar="N", type=whole_number("--together", 0), default=1, help=together)
+    cells = "the folder for the trainings, which several comparisons can share (default: that of --out)"
+    made.add_argument("--cells", metavar="DIR", default="", help=cells)
+    reestimate = "also report accuracy with batch statistics averaged anew over N training batches (default: 0, do not)"
+    made.add_argument("--reestimate", metavar="N", type=whole_number("--reestimate", 0), default=0, help=reestimate)
+    return made
 
 
 def parse(argv: list[str]) -> Given:
     """The command line, checked. Raises UserError for whatever cannot be understood."""
-    command = read(argv, _define)
-    given: dict[str, Any] = {name: command.flags[name].value for name in command.flags}
-    if not given["out"]:
+    given = parse_config(parser(), argv)
+    if not given.out:
         raise UserError("--out DIR: missing (see --help)")
+    from plq.config.selection import select
+
     return Given(
-        command=command,
-        out=_folder("--out", given["out"]),
-        cells=_folder("--cells", given["cells"]) if given["cells"] else None,
-        seeds=given["seeds"],
-        variants=tuple(given["variants"]),
-        vary=tuple(given["vary"]),
-        together=given["together"],
-        reestimate=given["reestimate"],
-        skip_illegal=given["skip_illegal"],
+        selected=select(given.config, given.changes),
+        out=_folder("--out", given.out),
+        cells=_folder("--cells", given.cells) if given.cells else None,
+        seeds=given.seeds,
+        variants=given.variants,
+        vary=tuple(given.vary),
+        together=given.together,
+        reestimate=given.reestimate,
+        skip_illegal=given.skip_illegal,
     )
 
 
@@ -108,7 +109,11 @@ def _folder(option: str, text: str) -> Path:
 
 def trainings_of(plan: Plan, config: str, directory: Path) -> list[Training]:
     """Each with the command that does it by hand."""
-    bare = read(["--config", config], lambda values: None).config
+    from plq.compare.plan import changed_fields
+    from plq.compare.runs import Training
+    from plq.config.selection import select
+
+    bare = select(config, {}).config
     command = lambda cell: ("plq", "train", "--config", config, "--workdir", str(directory / cell.folder))
     return [
         Training(cell, (*command(cell), *changed_fields(bare, cell.config)), directory) for cell in plan.trainings()
@@ -117,6 +122,13 @@ def trainings_of(plan: Plan, config: str, directory: Path) -> list[Training]:
 
 def compare(given: Given) -> Comparison:
     """Everything up to the findings. Raises UserError before anything is trained or written, and Stopped."""
+    from plq.compare.comparison import collect
+    from plq.compare.preflight import preflight
+    from plq.compare.report.page import require_report
+    from plq.compare.runs import require_same_configs, run_all, share_compiled
+    from plq.compare.vmapped_runs import groups_of, run_vmapped
+    from plq.report.workdir import lock, prepare_workdir
+
     plan = given.plan()
     for line in plan.left_out:
         print(f"left out: {line}", file=sys.stderr)
@@ -134,27 +146,16 @@ def compare(given: Given) -> Comparison:
         return collect(given.config, plan, trainings, facts, failed)
 
 
-def diagnostics_of(found: Comparison, batches: int) -> dict[str, dict[str, dict[int, Diagnostics]]]:
-    """A look into every trained model, by label, variant and seed. batches: for `plq.compare.reestimate`."""
-    probes: dict[str, dict[str, dict[int, Diagnostics]]] = {
-        label: {variant: {} for variant in found.variants} for label in found.points
-    }
-    done = {place: training for place, training in found.trainings.items() if training.done}
-    say(f"report: looking into {len(done)} models")
-    for number, ((label, variant, seed), training) in enumerate(done.items(), 1):
-        show(f"[{number}/{len(done)}] {training.folder.name}")
-        probes[label][variant][seed] = diagnosed(training.folder, training.cell.config.data, seed, batches)
-    show("")
-    return probes
-
-
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or {"--help", "-h", "-help", "--helpfull"} & set(argv):
-        print(USAGE)
-        return
     given = parse(argv)
+    from plq.compare.diagnostics import diagnostics_of
+    from plq.compare.report.page import write_report
+    from plq.compare.runs import Stopped
+    from plq.compare.table import markdown
+    from plq.storage.output import write_text_atomic
+
     try:
         found = compare(given)
     except Stopped as stopped:

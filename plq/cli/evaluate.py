@@ -1,76 +1,33 @@
 """Accuracy on test images: ``plq evaluate --workdir DIR [--step N]`` or ``--model PATH``."""
 
-import dataclasses
-import math
-from pathlib import Path
-
-from plq.checkpoint.store import open_store
-from plq.cli.common import arguments, path_or_address
-from plq.config.load import build_config, read_config
-from plq.config.schema import MeshConfig
-from plq.data.sets import default_splits
-from plq.distributed.devices import devices
-from plq.errors import UserError, printable
-from plq.runtime.loading import open_model
-from plq.storage.address import Address, named
-from plq.storage.staging import RUN, staged_input
-from plq.trainer.evaluation import all_logits, evaluation
-from plq.trainer.image_comparison import open_labelled, trained_on
-from plq.trainer.setup import assemble
+from plq.cli.common import Parser, arguments, path_or_address
+from plq.errors import UserError
 
 
-def evaluate_checkpoint(given: Path | Address, step: int | None, data_dir: str) -> str:
-    """A line with the accuracy of a run's checkpoint, with its branch at the f of its step if it has one."""
-    with staged_input(given, RUN) as workdir:
-        return named(_evaluate_checkpoint(workdir, step, data_dir))
-
-
-def _evaluate_checkpoint(workdir: Path, step: int | None, data_dir: str) -> str:
-    chosen = build_config(read_config(workdir), str(workdir / "config.json"))
-    data = dataclasses.replace(chosen.data, data_dir=data_dir or chosen.data.data_dir)
-    count = math.gcd(data.batch_size // chosen.train.accumulate, len(devices()))  # of those that are here
-    chosen = dataclasses.replace(chosen, data=data, mesh=MeshConfig(data=count))
-    store = open_store(workdir)
-    step = store.choose(step)
-    setup = assemble(chosen)
-    state = store.restore(step, setup.abstract_state(step))
-    found = setup.evaluate(state)
-    factor = float(setup.task.factor(step))
-    branch = f"with its branch, f {factor:.3g}" if state.expanded else "without a branch"
-    return _line(f"{workdir} step {step:,} ({branch})", found, len(setup.test))
-
-
-def evaluate_model(path: Path | Address, split: str, data_dir: str, batch_size: int) -> str:
-    """A line with the accuracy of a stripped or frozen model on a split of the set it was trained on."""
-    model = open_model(path)
-    data = trained_on(model, str(path))
-    data = dataclasses.replace(data, data_dir=data_dir or data.data_dir, batch_size=batch_size)
-    split = split or data.test_split or default_splits(data.name)[1]
-    logits, labels = all_logits(model, open_labelled(model, data, split))
-    return _line(f"{path} on {data.name} {split}", evaluation(logits, labels), len(labels))
-
-
-def _line(what: str, found: dict[str, float], examples: int) -> str:
-    return f"{printable(what)}: accuracy {100 * found['accuracy']:.2f} %, loss {found['loss']:.4f}, {examples:,} images"
+def parser() -> Parser:
+    """The arguments."""
+    made = arguments("evaluate", "Accuracy of a checkpoint, or of a stripped or frozen model.")
+    which = made.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", type=path_or_address, help="a training folder: its newest checkpoint, or --step")
+    which.add_argument("--model", type=path_or_address, help="a stripped model (a folder) or a frozen one (a file)")
+    made.add_argument("--step", type=int, help="which checkpoint of --workdir")
+    made.add_argument("--split", default="", help="of --model: a split in TFDS syntax (default: the test split)")
+    made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    made.add_argument("--batch_size", type=int, default=128, help="of --model")
+    return made
 
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
-    parser = arguments("evaluate", "Accuracy of a checkpoint, or of a stripped or frozen model.")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--workdir", type=path_or_address, help="a training folder: its newest checkpoint, or --step")
-    which.add_argument("--model", type=path_or_address, help="a stripped model (a folder) or a frozen one (a file)")
-    parser.add_argument("--step", type=int, help="which checkpoint of --workdir")
-    parser.add_argument("--split", default="", help="of --model: a split in TFDS syntax (default: the test split)")
-    parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
-    parser.add_argument("--batch_size", type=int, default=128, help="of --model")
-    given = parser.parse_args(argv)
+    given = parser().parse_args(argv)
     if given.batch_size < 1:
         raise UserError(f"--batch_size {given.batch_size}: allowed 1 or more")
     if given.model and given.step is not None:
         raise UserError("--step: goes with --workdir; a model holds one step only")
     if given.workdir and given.split:
         raise UserError("--split: goes with --model; a checkpoint is evaluated on data.test_split of its config")
+    from plq.trainer.accuracy import evaluate_checkpoint, evaluate_model
+
     if given.workdir:
         print(evaluate_checkpoint(given.workdir, given.step, given.data_dir))
     else:

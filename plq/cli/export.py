@@ -1,43 +1,48 @@
 """Writes a model in another format and runs it: ``plq export --format onnx --model DIR --out model.onnx``."""
 
+from __future__ import annotations
+
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from plq.cli.common import arguments, local_path, path_or_address
+from plq.cli.common import Parser, arguments, local_path, path_or_address
 from plq.errors import UserError, printable
-from plq.exporters.check import compare
-from plq.exporters.formats import FORMATS, Export, is_export
-from plq.exporters.source import Source, image_files, open_source, test_images
-from plq.report.table import human_bytes
 from plq.storage.address import named
 from plq.storage.output import make_folder_of, replacing, require_apart, require_file, writing
 from plq.storage.staging import staged_output as sent
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The arguments. Raises UserError for whatever is wrong with them."""
-    parser = arguments("export", "Write a model as ONNX, QONNX, StableHLO or C, and check the file by running it.")
-    parser.add_argument("--format", required=True, choices=list(FORMATS))
-    parser.add_argument(
+    from plq.exporters.formats import Export
+    from plq.exporters.source import Source
+
+
+def parser() -> Parser:
+    """The arguments."""
+    made = arguments("export", "Write a model as ONNX, QONNX, StableHLO or C, and check the file by running it.")
+    made.add_argument("--format", required=True, choices=["onnx", "qonnx", "stablehlo", "c"], help="of the file")
+    made.add_argument(
         "--model", type=path_or_address, required=True, help="a frozen model, or a stripped model's folder"
     )
-    parser.add_argument("--out", type=path_or_address, required=True, help="the file to write; of c, the folder")
-    parser.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
+    made.add_argument("--out", type=path_or_address, required=True, help="the file to write; of c, the folder")
+    made.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
     fast = "onnx: integer kernels also for layers in which they take a step one sum early or late"
-    parser.add_argument("--fast", action="store_true", help=fast)
-    parser.add_argument("--name", default="", help="c: what all names begin with (default: model)")
-    parser.add_argument(
-        "--images", type=local_path, nargs="+", default=[], help="to check on (default: the test images)"
-    )
-    parser.add_argument("--convert", action="store_true", help="bring --images to the model's number of channels")
-    parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
-    parser.add_argument("--count", type=int, default=1000, help="how many test images to check on (default: 1000)")
-    parser.add_argument("--unchecked", action="store_true", help="write the file even without images to check on")
-    given = parser.parse_args(argv)
+    made.add_argument("--fast", action="store_true", help=fast)
+    made.add_argument("--name", default="", help="c: what all names begin with (default: model)")
+    made.add_argument("--images", type=local_path, nargs="+", default=[], help="to check on (default: the test images)")
+    made.add_argument("--convert", action="store_true", help="bring --images to the model's number of channels")
+    made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    made.add_argument("--count", type=int, default=1000, help="how many test images to check on (default: 1000)")
+    made.add_argument("--unchecked", action="store_true", help="write the file even without images to check on")
+    return made
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments, checked. Raises UserError for whatever is wrong with them."""
+    given = parser().parse_args(argv)
     if given.count < 1:
         raise UserError(f"--count {given.count}: allowed 1 or more")
     if given.fast and given.format != "onnx":
@@ -52,6 +57,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         require_free(given)
     elif isinstance(given.out, Path):
         inputs = {"--model": given.model, **{f"--images {image}": image for image in given.images}}
+        from plq.exporters.formats import is_export
+
         require_file(given.out, inputs, is_export, "an export of plq")
     return given
 
@@ -71,6 +78,8 @@ def require_free(given: argparse.Namespace) -> None:
 
 def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | None:
     """uint8 [count, *image_shape]; None if there are none and that was allowed. Raises UserError otherwise."""
+    from plq.exporters.source import image_files, test_images
+
     if given.images:
         return image_files(source.frozen, given.images, given.convert)
     try:
@@ -84,6 +93,9 @@ def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | N
 
 def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray | None) -> list[str]:
     """Write the file, run it, and keep it if it does what the model does. Returns lines about it."""
+    from plq.exporters.formats import FORMATS
+    from plq.report.table import human_bytes
+
     options: dict[str, Any] = {"fast": True} if given.fast else {}
     if given.format == "c":
         options = {"name": given.name or "model", "images": images}
@@ -115,6 +127,8 @@ def write_folder(out: Path, source: Source, export: Export, images: np.ndarray |
 
 def verified(source: Source, export: Export, path: Path, images: np.ndarray) -> str:
     """What the comparison found. Raises UserError, with what to do instead, if the file breaks its rule."""
+    from plq.exporters.check import compare
+
     try:
         return str(compare(source.frozen, export.run(path), images))
     except UserError as error:
@@ -124,6 +138,8 @@ def verified(source: Source, export: Export, path: Path, images: np.ndarray) -> 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     given = parse(argv)
+    from plq.exporters.source import open_source
+
     source = open_source(given.model)
     images = images_to_check(source, given)
     if images is not None:

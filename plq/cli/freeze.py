@@ -10,47 +10,57 @@ from pathlib import Path
 from typing import Any
 
 from plq import __version__
-from plq.cli.common import arguments, path_or_address
-from plq.distributed.devices import devices
+from plq.cli.common import Parser, arguments, path_or_address
 from plq.errors import UserError, printable
-from plq.report.frozen_summary import layer_table, summary
-from plq.report.model_card import MARK, card
-from plq.runtime import file_format
-from plq.runtime.freezing import compare_on_noise, freeze_model, read_source
-from plq.runtime.frozen import from_frozen
 from plq.storage.address import Address, named
 from plq.storage.output import require_file, write_text_atomic
 from plq.storage.staging import staged_input, staged_output
-from plq.trainer.image_comparison import compare_on_data, open_test
 
 
 def _check_out(out: Path, model: Path | Address) -> Path:
     """Where the card goes. Raises UserError for a path that cannot be written to, before anything is computed."""
+    from plq.report.model_card import MARK
+    from plq.runtime.file_format import is_frozen
+
     if out.suffix != ".plq":
         raise UserError(f"--out {out}: allowed a name that ends in .plq")
-    require_file(out, {"--model": model}, file_format.is_frozen, "a frozen model")
+    require_file(out, {"--model": model}, is_frozen, "a frozen model")
     beside = out.with_suffix(".md")
     is_card = lambda path: path.read_text("utf-8", errors="replace").startswith(MARK)
     require_file(beside, {"--model": model}, is_card, "a model card", f"--out {out}: the card")
     return beside
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The program; see the module's first lines."""
-    parser = arguments("freeze", "Pack a stripped model into one file, checked against it, with a model card.")
-    parser.add_argument("--model", type=path_or_address, required=True, help="a stripped model (a folder)")
-    parser.add_argument(
+def parser() -> Parser:
+    """The arguments."""
+    made = arguments("freeze", "Pack a stripped model into one file, checked against it, with a model card.")
+    made.add_argument("--model", type=path_or_address, required=True, help="a stripped model (a folder)")
+    made.add_argument(
         "--out", type=path_or_address, required=True, help="the file to write, NAME.plq; the card is NAME.md"
     )
-    parser.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
-    parser.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
-    given = parser.parse_args(argv)
+    made.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
+    made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    return made
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's first lines."""
+    given = parser().parse_args(argv)
+    from plq.distributed.devices import devices
+
     devices()
     with staged_output(given.out, ".md") as out:
         _freeze(given, out)
 
 
 def _freeze(given: argparse.Namespace, out: Path) -> None:
+    from plq.report.frozen_summary import layer_table, summary
+    from plq.report.model_card import card
+    from plq.runtime import file_format
+    from plq.runtime.freezing import compare_on_noise, freeze_model, read_source
+    from plq.runtime.frozen import from_frozen
+    from plq.trainer.image_comparison import compare_on_data, open_test
+
     beside = _check_out(out, given.model)
     with staged_input(given.model) as path:
         source = read_source(path)

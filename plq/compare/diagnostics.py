@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from plq.compare.comparison import Comparison
 from plq.compare.reestimate import reestimated
+from plq.compare.runs import say, show
 from plq.config.schema import Data
 from plq.data.augment import normalize
 from plq.data.loader import DataLoader
@@ -147,3 +149,17 @@ def _data_uri(image: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def diagnostics_of(found: Comparison, batches: int) -> dict[str, dict[str, dict[int, Diagnostics]]]:
+    """A look into every trained model, by label, variant and seed. batches: for `plq.compare.reestimate`."""
+    probes: dict[str, dict[str, dict[int, Diagnostics]]] = {
+        label: {variant: {} for variant in found.variants} for label in found.points
+    }
+    done = {place: training for place, training in found.trainings.items() if training.done}
+    say(f"report: looking into {len(done)} models")
+    for number, ((label, variant, seed), training) in enumerate(done.items(), 1):
+        show(f"[{number}/{len(done)}] {training.folder.name}")
+        probes[label][variant][seed] = diagnosed(training.folder, training.cell.config.data, seed, batches)
+    show("")
+    return probes

@@ -8,6 +8,7 @@ from typing import Any
 from plq.compare.variants import VARIANTS
 from plq.config.load import build_config, fields_of
 from plq.config.schema import Config
+from plq.config.selection import parse_value
 from plq.errors import UserError, nearest
 
 Point = dict[str, Any]  # the varied fields of one grid point, such as {"quant.weights": "xnor"}; empty: none varied
@@ -86,12 +87,10 @@ def _field(name: str) -> str:
 
 
 def _value(field: str, text: str) -> Any:
-    kind = type(Config().value(field))
-    words: dict[str, Any] = {"True": True, "False": False}
     try:
-        return words[text] if kind is bool else kind(text)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"--vary {field}={text}: allowed {kind.__name__}") from error
+        return parse_value(field, text)
+    except UserError as error:
+        raise UserError(f"--vary {error}") from error
 
 
 def make_plan(

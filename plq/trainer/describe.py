@@ -7,6 +7,7 @@ from typing import Any
 from plq.config.schema import Config
 from plq.layers.cost import cost_table
 from plq.layers.describe import layer_table
+from plq.report.table import format_table, human_bytes
 
 Shape = tuple[int, int, int]
 
@@ -91,3 +92,12 @@ def cells_of(rows: Sequence[Row]) -> list[list[Any]]:
     ]
     total = totals(rows)
     return [*cells, ["total", "", "", "", "", "", *(total[name] for name in names)]]
+
+
+def print_table(rows: list[Row]) -> None:
+    *cells, last = cells_of(rows)
+    print(format_table(HEADER, cells, last))
+    total = totals(rows)
+    sizes = (human_bytes(total[name]) for name in BYTES)
+    print("variables: {} in training, {} in float32, {} deployed with packed weights".format(*sizes))
+    print(f"per image: {total['macs']:,} multiply-accumulates, {total['bit_operations']:,} bit operations")
