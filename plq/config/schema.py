@@ -19,21 +19,21 @@ class Data:
     """Which images, and what is done to them. Units of pixel values are 0..255."""
 
     name: str = "cifar10"  # digits, or the name of a TFDS data set
-    train_split: str = ""  # TFDS split syntax; empty: the set's usual one
-    test_split: str = ""
-    data_dir: str = ""  # empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
-    cache_dir: str = ""  # empty: $PLQ_CACHE_DIR, else ~/.cache/plq
+    train_split: str = ""  # to train on, in TFDS split syntax; empty: the set's usual one
+    test_split: str = ""  # to evaluate on, in the same syntax; empty: the set's usual one
+    data_dir: str = ""  # folder of prepared TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    cache_dir: str = ""  # folder for decoded images; empty: $PLQ_CACHE_DIR, else ~/.cache/plq
     image_size: int | tuple[int, ...] = 0  # resize to this height and width, one number or two; 0: as they are
     crop: str = ""  # read record by record and crop: resized, authors, center; empty: the whole set in memory
-    threads: int = 8  # that decode, a batch each, with crop
-    corrupt_share: float = 0.001  # of unreadable images that a run puts up with, with crop
-    batch_size: int = 128  # over all devices
+    threads: int = 8  # with crop: how many decode, a batch each
+    corrupt_share: float = 0.001  # with crop: share of unreadable images that a run puts up with
+    batch_size: int = 128  # images of one update, over all devices
     mean: tuple[float, ...] = (0.0,)  # x = (pixel - mean) / std, per channel or one for all
-    std: tuple[float, ...] = (256.0,)
+    std: tuple[float, ...] = (256.0,)  # see mean; above 0
     pad: int = 0  # pad with zeros by this many pixels and crop back at random
     flip: bool = False  # mirror half of the images
-    brightness: float = 0.0  # add up to this much, up or down
-    contrast: tuple[float, ...] = (1.0, 1.0)  # scale around the mean by a factor between these
+    brightness: float = 0.0  # add up to this much, up or down, drawn anew for each image
+    contrast: tuple[float, ...] = (1.0, 1.0)  # low, high: scale around the mean by a factor between these
 
     def check(self) -> None:
         for field, least in (("batch_size", 1), ("pad", 0), ("brightness", 0), ("threads", 1)):
@@ -56,9 +56,9 @@ class Data:
 class Model:
     """Which network."""
 
-    name: str = "svhn"
+    name: str = "svhn"  # svhn, alexnet, vgg_small, mobilenet_v1, mobilenet_v2, resnet18, 20, 32, 34, 44, 50 or 56
     width: float = 1.0  # multiplies the number of channels of every layer
-    dropout: float = 0.0  # svhn only
+    dropout: float = 0.0  # svhn only: probability that a value is dropped
     shortcut: str = "projection"  # resnets only: projection, padding (no parameters)
     block: str = "post"  # resnets only: post, pre (pre-activation), bireal (pre, every 3x3 convolution with a shortcut)
     stride: int = 32  # mobilenets only: of the whole network; 16, 8 or 4 for small images
@@ -69,9 +69,9 @@ class Model:
 class BranchConfig:
     """The ancillary branch."""
 
-    merge: str = "add"  # add, subtract, concat
+    merge: str = "add"  # how the branch joins the low-precision layer: add, subtract, concat
     leave: bool = True  # when f reaches 0 go on without the branch; False: carry it to the end
-    norm: bool = True  # batch norm of the branch
+    norm: bool = True  # whether the branch has a batch norm
 
     def check(self) -> None:
         if self.merge not in MERGES:
@@ -82,13 +82,13 @@ class BranchConfig:
 class FactorConfig:
     """The factor f of the branch (see `plq.train.factor`)."""
 
-    name: str = "cosine"  # cosine, staircase, linear, polynomial, constant
+    name: str = "cosine"  # how f falls: cosine, staircase, linear, polynomial, or constant
     end: float = 0.25  # share of the run after which f is 0
     rate: float = 0.5  # staircase: times this at each stage
     cutoff: float = 0.001  # staircase: 0 once f would be this or less
-    power: float = 2.0  # polynomial
-    value: float = 0.0  # constant; 0 is the plain low-precision network
-    order: str = "together"  # of the layers: together, or one after another from the front or the back
+    power: float = 2.0  # polynomial: the exponent
+    value: float = 0.0  # constant: f itself; 0 is the plain low-precision network
+    order: str = "together"  # of the layers: together, or one after another from the front or the back (front, back)
 
     def check(self) -> None:
         if not 0 < self.end <= 1:
@@ -105,9 +105,9 @@ class FactorConfig:
 class Train:
     """Length of the run and the loss."""
 
-    epochs: float = 10.0  # a fraction is allowed
+    epochs: float = 10.0  # passes over the training set; a fraction is allowed
     accumulate: int = 1  # parts of a batch, taken in turn; one update, but batch norm sees one part at a time
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # share of each label spread over all classes; 0: off
     seed: int = 0  # of initial weights, data order, augmentation, dropout
 
     def check(self) -> None:
@@ -140,9 +140,9 @@ class MeshConfig:
 class Checkpoint:
     """When to save, what to keep. A save also comes at the end and on SIGTERM or Ctrl-C."""
 
-    every_steps: int = 0  # 0: at the end of each epoch, after the evaluation
-    keep_latest: int = 2
-    keep_best: int = 1  # best test accuracy among the steps with f = 0
+    every_steps: int = 0  # steps between saves; 0: at the end of each epoch, after the evaluation
+    keep_latest: int = 2  # how many of the newest to keep
+    keep_best: int = 1  # how many to keep beside them: the best test accuracy among the steps with f = 0
 
     def check(self) -> None:
         for field, least in (("every_steps", 0), ("keep_latest", 1), ("keep_best", 0)):
@@ -154,8 +154,8 @@ class Checkpoint:
 class Report:
     """What is written down while training."""
 
-    every_steps: int = 50
-    tensorboard: bool = True
+    every_steps: int = 50  # steps between two lines of metrics.jsonl
+    tensorboard: bool = True  # whether TensorBoard files are written too
     branch: bool = False  # at each evaluation, the share of each layer's output that the branch carries
 
     def check(self) -> None:

@@ -30,16 +30,16 @@ class QuantConfig:
     quantizer's usual one.
     """
 
-    weights: str = "dorefa"
-    weight_bits: int = 1
-    activations: str = "clip"
-    activation_bits: int = 2
-    gradient_bits: int = FLOAT_BITS
-    first_bits: int = FLOAT_BITS
-    last_bits: int = FLOAT_BITS
-    granularity: str = ""
-    eta: float = 0.05
-    dtype: str = "float32"
+    weights: str = "dorefa"  # quantizer of the inner layers' weights: dorefa, xnor, syq, lsq, apot, sawb
+    weight_bits: int = 1  # of the inner layers' weights; 32: float
+    activations: str = "clip"  # quantizer of activations: abs, clip, relu (float only), pact, lsq, lsq_plus, apot
+    activation_bits: int = 2  # of all activations; 32: float
+    gradient_bits: int = FLOAT_BITS  # of the inner layers' gradients (DoReFa), 1 to 31; 32: float
+    first_bits: int = FLOAT_BITS  # of the first convolution's weights, 1 to 8 (LSQ); 32: float
+    last_bits: int = FLOAT_BITS  # of the last dense layer's weights, 1 to 8 (LSQ); 32: float
+    granularity: str = ""  # of weight scales; lsq: layer, channel; syq: position, row, layer; empty: the first of these
+    eta: float = 0.05  # syq at 2 bits: a weight below this share of the largest magnitude becomes 0
+    dtype: str = "float32"  # in which layers compute: float32, bfloat16
 
     def weight_quantizer(self) -> WeightQuantizer:
         """The inner layers' weight quantizer. Raises UserError, as all of this class does."""

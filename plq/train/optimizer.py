@@ -26,20 +26,20 @@ class OptimizerConfig:
     rate, after the optimizer's own scaling; arXiv 1711.05101) or "l2" (added to the gradient).
     """
 
-    name: str = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    nesterov: bool = False
-    beta2: float = 0.999
-    epsilon: float = 1e-5
-    schedule: str = "constant"
-    boundaries: tuple[float, ...] = (0.5,)
-    multipliers: tuple[float, ...] = (0.5,)
-    warmup: float = 0.0
-    weight_decay: float = 0.0
-    decay: str = "decoupled"
-    decay_roles: tuple[str, ...] = ("conv", "dense", "ancillary")
-    clip_norm: float = 0.0
+    name: str = "adam"  # sgd, adam
+    learning_rate: float = 1e-3  # at the start, after the warmup
+    momentum: float = 0.9  # sgd: of the update, 0: none; adam: beta1
+    nesterov: bool = False  # Nesterov's momentum
+    beta2: float = 0.999  # adam: decay of the mean of squared gradients
+    epsilon: float = 1e-5  # adam: added to the root of that mean
+    schedule: str = "constant"  # of the learning rate: constant, step, staircase, cosine
+    boundaries: tuple[float, ...] = (0.5,)  # shares of the run: when the rate changes (staircase: how often)
+    multipliers: tuple[float, ...] = (0.5,)  # what it is multiplied by there, one for each of boundaries
+    warmup: float = 0.0  # share of the run in which the learning rate rises from 0; 0: off
+    weight_decay: float = 0.0  # its strength; 0: off
+    decay: str = "decoupled"  # how weights decay: decoupled, or l2 (added to the gradient)
+    decay_roles: tuple[str, ...] = ("conv", "dense", "ancillary")  # what decays, of these and norm, bias, quantizer
+    clip_norm: float = 0.0  # largest norm of the whole gradient; 0: off
 
     def check(self) -> None:
         """Raise UserError unless every field is legal."""
