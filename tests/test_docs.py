@@ -183,7 +183,7 @@ def wrong_names(text: str) -> set[str]:
     extras = set(re.findall(r"plq\[(\w+)\]", text)) - set(PROJECT["optional-dependencies"])
     legal = {name for name, _ in fields_of(Config().to_json())}
     fields = set(re.findall(rf"(?<![\w./])((?:{'|'.join(Config().to_json())})\.[a-z_]+)(?![\w.])", spans)) - legal
-    return named | extras | {field for field in fields if not field.endswith((".py", ".json"))}
+    return named | extras | {field for field in fields if not field.endswith((".py", ".json", ".plq"))}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=ids)
