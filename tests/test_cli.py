@@ -76,7 +76,7 @@ def test_prune_lists_what_it_drops(workdir, folder, capsys):
     assert "  dropped ancillary/conv1/ancillary_conv/kernel" in lines
     assert lines[-1].startswith("step 11: dropped 30 leaves, ") and "parameters" in lines[-1] and "bytes" in lines[-1]
     prune.main(["--workdir", str(workdir), "--out", str(folder / "late")])
-    assert "already left the branch behind" in capsys.readouterr().out
+    assert "already removed the branch" in capsys.readouterr().out
     late, model = (folder / "late" / "variables.safetensors", workdir / "model" / "variables.safetensors")
     assert late.read_bytes() == model.read_bytes()
 
@@ -103,7 +103,7 @@ def test_the_table_and_the_notes(folder, config, capsys):
     main.main(["--config", config, "--workdir", str(folder / "seen"), "--config.train.epochs=1.2"])
     seen = capsys.readouterr()
     assert "conv3" in seen.out and "deployed with packed weights" in seen.out
-    assert "the branch is left behind: 30 leaves" in seen.err and "bit-equal on 64 images" in seen.err
+    assert "the branch is removed: 30 leaves" in seen.err and "bit-equal on 64 images" in seen.err
     assert "as trained" in seen.err
 
 

@@ -201,7 +201,7 @@ def test_two_processes_then_two_on_another_mesh_then_one(alone, config, tmp_path
     both = started(config, tmp_path, "--config.mesh.data=2", "--config.mesh.fsdp=2")
     statuses, said = ended(both, tmp_path, 25, both[1].kill)
     assert statuses == [134, -signal.SIGKILL], said
-    assert f"going on from step {step} of 44" in said[0] and "step 22: f is 0, the branch is left behind" in said[0]
+    assert f"going on from step {step} of 44" in said[0] and "step 22: f is 0, the branch is removed" in said[0]
     assert f"plq: process 1 on {socket.gethostname()} gave no sign of life for 4 s and is lost; the same" in said[0]
 
     main.main(["--config", str(config), "--workdir", str(tmp_path)])

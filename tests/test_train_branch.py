@@ -51,7 +51,7 @@ def test_a_branch_without_batch_norm_leaves_as_one_with():
 
 
 def test_layers_one_after_another_train_and_leave():
-    """Without batch norm as well: the branch trains, the front goes first, and all of it is left behind."""
+    """Without batch norm as well: the branch trains, the front goes first, and all of it is removed."""
     setup = tiny(expansion__norm=False, factor__order="front", train__epochs=0.5)
     zero = setup.task.factor.end_step
     before, after = trained(setup, zero - 1), trained(setup, zero + 1)

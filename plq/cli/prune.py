@@ -30,4 +30,4 @@ def main(argv: list[str] | None = None) -> None:
         print(f"  dropped {path}")
     print(f"step {step}: dropped {dropped}; model in {printable(given.out)}")
     if not dropped.paths:
-        print("(the checkpoint held no ancillary leaves: training had already left the branch behind)")
+        print("(the checkpoint held no ancillary leaves: training had already removed the branch)")

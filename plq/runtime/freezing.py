@@ -54,8 +54,10 @@ def freeze(
 
     Args:
         network: a stripped model's folder, alone; or a Linen network of plq without a branch, with the rest.
-        variables: its ``params`` and ``batch_stats``. image_shape: [height, width, channels].
-        mean, std: x = (pixel - mean) / std, one number or one per channel, pixels 0 to 255.
+        variables: its ``params`` and ``batch_stats``.
+        image_shape: [height, width, channels].
+        mean: of pixels from 0 to 255, one number or one per channel; the network sees (pixel - mean) / std.
+        std: likewise.
         class_names: one for each logit; None: their numbers.
     Raises UserError for variables that are not stripped, for what has no graph, and if the two differ beyond ties.
     """

@@ -113,7 +113,7 @@ class Setup:
 
     @cached_property
     def step(self) -> Callable[[State, jax.Array, jax.Array], State]:
-        """The compiled training step: (state, images, labels) -> state. The given state is used up."""
+        """The compiled training step: (state, images, labels) -> state. Donates the given state."""
 
         def step(state: State, images: jax.Array, labels: jax.Array) -> State:
             state = train_step(self.task, state, images, labels, self.whole)

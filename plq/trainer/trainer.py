@@ -86,7 +86,7 @@ class Run:
         return self.step % every == 0 or self.step == self.setup.total_steps
 
     def _advance(self, batch: tuple[jax.Array, jax.Array]) -> None:
-        """One step; after the one that makes f 0 for good, the branch is left behind."""
+        """One step; after the one that makes f 0 for good, the branch is removed."""
         self.state = self.setup.step(self.state, *batch)
         self.step += 1
         if self.setup.mesh.size > 1 and jax.default_backend() == "cpu":
@@ -99,7 +99,7 @@ class Run:
         images = self.setup.test_batch()
         same = compare(*(np.asarray(self.setup.logits(state, images)) for state in (self.state, pruned)))
         dropped = pruned_leaves({"weights": self.state.weights, "statistics": self.state.statistics})
-        what = f"the branch is left behind: {dropped}"
+        what = f"the branch is removed: {dropped}"
         self.log.note(f"step {self.step:,}: f is 0, {what}; logits before and after: {same}")
         self.state = pruned
 
