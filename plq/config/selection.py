@@ -52,7 +52,7 @@ def _set(config: ConfigDict, name: str, text: str) -> None:
 def parse_value(name: str, text: str) -> Any:
     """The value of "section.field" that a text stands for. Raises UserError for one that is not of the field's type."""
     section, field = name.split(".")
-    sections = {entry.name: type(entry.default) for entry in dataclasses.fields(Config)}
+    sections: dict[str, Any] = {entry.name: type(entry.default) for entry in dataclasses.fields(Config)}
     kind: Any = next(entry.type for entry in dataclasses.fields(sections[section]) if entry.name == field)
     try:
         return _value(kind, text)
