@@ -14,7 +14,7 @@ from plq.config.schema import Config
 
 ROOT = Path(plq.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
-OTHER = {"file_format", "help", "helpfull", "version", "install"}  # of tfds build; of every program
+OTHER = {"file_format", "help", "version", "install"}  # of tfds build; of every program
 
 
 def strings(file: Path) -> list[str]:

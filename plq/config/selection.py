@@ -40,7 +40,10 @@ def select(given: str, changes: Mapping[str, str]) -> Selected:
 
 def _set(config: ConfigDict, name: str, text: str) -> None:
     section, field = name.split(".")
-    value = parse_value(name, text)
+    try:
+        value = parse_value(name, text)
+    except UserError as error:
+        raise UserError(f"--config.{error}") from error
     with config.unlocked(), config.ignore_type():  # `build_config` checks types, also those of a file's own sections
         if section not in config:
             config[section] = ConfigDict()
