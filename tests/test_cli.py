@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def build_config(folder):
+def config(folder):
     return write_config(folder / "config.py")
 
 

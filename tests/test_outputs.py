@@ -103,7 +103,7 @@ def below_a_file(folder):
     ],
 )
 def test_export_refuses_what_it_did_not_write(make, message, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "open_source", lambda given: pytest.fail("work was done"))
+    monkeypatch.setattr("plq.exporters.source.open_source", lambda given: pytest.fail("work was done"))
     out, before = make(tmp_path), contents(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
         export.main(["--format", "onnx", "--model", str(model), "--out", str(out), "--unchecked"])
@@ -155,7 +155,7 @@ def test_prune_refuses_a_place_before_it_reads(tmp_path):
     ],
 )
 def test_freeze_looks_at_file_and_card_first(name, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(freeze, "read_source", lambda path: pytest.fail("work was done"))
+    monkeypatch.setattr("plq.runtime.freezing.read_source", lambda path: pytest.fail("work was done"))
     stripped(tmp_path / "model")
     (tmp_path / "card.md").write_text("my notes")
     (tmp_path / "linked.md").symlink_to(tmp_path / "card.md")
