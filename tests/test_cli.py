@@ -253,7 +253,7 @@ def test_a_wrong_config_file_is_one_line(text, message, tmp_path):
 
 def program(name, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-m", f"plq.{name}", *arguments]
+    command = [sys.executable, "-m", *(["plq.main"] if name == "main" else ["plq", name]), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
@@ -273,7 +273,8 @@ def test_programs_end_with_status_2_and_one_line(workdir, tmp_path):
 @pytest.mark.parametrize("name", ["main", "evaluate", "prune", "predict", "describe"])
 def test_help_is_status_0(name):
     done = program(name, "--help")
-    assert done.returncode == 0 and f"python -m plq.{name}" in done.stdout and not done.stderr
+    usage = f"usage: plq {'train' if name == 'main' else name}"
+    assert done.returncode == 0 and usage in done.stdout and not done.stderr
 
 
 def test_other_mistakes(workdir, folder, tmp_path):

@@ -17,7 +17,8 @@ from plq.config.load import build_config
 from plq.data.digits import load_digits
 from plq.errors import UserError
 from plq.report.model_card import MARK
-from plq.runtime import file_format
+from plq.runtime import file_format, freezing
+from plq.trainer import image_comparison
 
 ARCHITECTURE = architecture("dorefa", 2, width=0.05)
 CLASSES = tuple(map(str, range(10)))
@@ -106,7 +107,7 @@ def test_predict_takes_it(source, frozen, tmp_path, capsys):
 
 def test_load_gives_the_logits_of_the_stripped_model(source, frozen):
     model, images = plq.load(frozen[0]), load_digits()[0][-7:]
-    wanted = freeze.read_source(source).served(images)
+    wanted = freezing.read_source(source).served(images)
     assert wanted.shape == (7, 10) and model.class_names == CLASSES
     np.testing.assert_allclose(model(images), wanted, rtol=1e-4, atol=1e-4)
 
@@ -125,8 +126,8 @@ def test_without_the_data_it_is_compared_on_noise_and_says_so(source, tmp_path, 
 
 def damaged(model, monkeypatch, change):
     """Freezing writes down another network than the one it is given."""
-    honest = freeze.freeze
-    monkeypatch.setattr(freeze, "freeze", lambda source: change(honest(source)))
+    honest = freezing.freeze_model
+    monkeypatch.setattr(freezing, "freeze_model", lambda source: change(honest(source)))
 
 
 def test_a_file_that_computes_something_else_is_not_written(source, tmp_path, monkeypatch):
@@ -141,7 +142,7 @@ def test_a_file_that_computes_something_else_is_not_written(source, tmp_path, mo
         UserError, match="differ beyond ties for a noise image, first at conv4/act, in .*nothing was wri"
     ):
         freeze.main(["--model", str(source), "--out", str(out)])
-    monkeypatch.setattr(freeze, "compare_on_noise", lambda *_: None)
+    monkeypatch.setattr(freezing, "compare_on_noise", lambda *_: None)
     with pytest.raises(
         UserError, match=r"another class to \d+ of 360 images, allowed \d+; nothing was|beyond ties for a t"
     ):
@@ -158,7 +159,7 @@ def test_a_model_that_last_bits_decide_is_frozen_all_the_same(source, tmp_path, 
     write_model(tmp_path / "model", variables, found)
     given = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "m.plq")]
     freeze.main(given)
-    monkeypatch.setattr(freeze, "unstable_images", lambda *given: 0)
+    monkeypatch.setattr(image_comparison, "unstable_images", lambda *given: 0)
     with pytest.raises(UserError, match=r"another class to \d+ of 360 images, allowed 3; nothing was written"):
         freeze.main(given)
     facts = plq.load(tmp_path / "m.plq").training["freezing"]
@@ -171,8 +172,8 @@ def test_products_in_bfloat16_are_frozen_exactly(source, tmp_path):
     variables, found = read_model(source)
     found["architecture"]["precision"]["dtype"] = "bfloat16"
     write_model(tmp_path / "model", variables, found)
-    rough = freeze.read_source(tmp_path / "model")
-    exact = freeze.read_source(source)
+    rough = freezing.read_source(tmp_path / "model")
+    exact = freezing.read_source(source)
     images = digit_images(9)
     assert rough.served is not rough.exact and exact.served is exact.exact
     np.testing.assert_array_equal(rough.exact(images), exact.served(images))
