@@ -209,7 +209,7 @@ def test_a_folder_that_is_too_deep_or_too_shallow_names_the_right_one(folder, mo
     monkeypatch.setenv("HOME", str(root.parent))
     assert describe("mine", f"~/{root.name}/").class_names == ("ant", "bee", "cow")
     assert place(f"~/{root.name}") == root
-    with pytest.raises(UserError, match="~nobody-of-that-name/x: there is no such home folder"):
+    with pytest.raises(UserError, match="not found in ~nobody-of-that-name/x"):
         describe("mine", "~nobody-of-that-name/x")
 
 

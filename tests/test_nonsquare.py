@@ -69,7 +69,7 @@ def test_the_size_on_a_command_line(given, sides, capsys, tmp_path):
 def config_file(folder):
     file = folder / "config.py"
     file.write_text(
-        "from plq.config.load import default\n\ndef get_config():\n    build_config = default()\n"
+        "from plq.config.load import default\n\ndef get_config():\n    config = default()\n"
         "    config.model.name, config.model.width = 'resnet20', 0.125\n    config.data.image_size = (24, 40)\n"
         "    return config\n"
     )
