@@ -55,7 +55,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UserError(f"--name: has no effect with --format {given.format}")
     if given.format == "c":
         require_free(given)
-    elif isinstance(given.out, Path):
+    elif not isinstance(given.out, Path):
+        require_apart(given.out, {"--model": given.model})
+    else:
         inputs = {"--model": given.model, **{f"--images {image}": image for image in given.images}}
         from plq.exporters.formats import is_export
 

@@ -12,13 +12,16 @@ from typing import Any
 from plq import __version__
 from plq.cli.common import Parser, arguments, path_or_address
 from plq.errors import UserError, printable
-from plq.storage.address import Address, named
+from plq.storage.address import named
 from plq.storage.output import require_file, write_text_atomic
 from plq.storage.staging import staged_input, staged_output
 
 
-def _check_out(out: Path, model: Path | Address) -> Path:
-    """Where the card goes. Raises UserError for a path that cannot be written to, before anything is computed."""
+def _check_out(given: argparse.Namespace, out: Path) -> Path:
+    """Where the card goes; ``out`` is --out or the local copy of that address.
+
+    Raises UserError for a path that cannot be written to, before anything is computed.
+    """
     from plq.report.model_card import MARK
     from plq.runtime.file_format import is_frozen
 
@@ -27,7 +30,7 @@ def _check_out(out: Path, model: Path | Address) -> Path:
     require_file(out, {"--model": model}, is_frozen, "a frozen model")
     beside = out.with_suffix(".md")
     is_card = lambda path: path.read_text("utf-8", errors="replace").startswith(MARK)
-    require_file(beside, {"--model": model}, is_card, "a model card", f"--out {out}: the card")
+    require_file(beside, {}, is_card, "a model card", f"--out {out}: the card")
     return beside
 
 
@@ -61,7 +64,7 @@ def _freeze(given: argparse.Namespace, out: Path) -> None:
     from plq.runtime.frozen import from_frozen
     from plq.trainer.image_comparison import compare_on_data, open_test
 
-    beside = _check_out(out, given.model)
+    beside = _check_out(given, out)
     with staged_input(given.model) as path:
         source = read_source(path)
     frozen = freeze_model(source.exact)

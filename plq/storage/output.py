@@ -30,15 +30,25 @@ def require_file(out: Path, inputs: Inputs, is_ours: Callable[[Path], bool], our
 def require_apart(out: object, inputs: Inputs, option: str = "--out") -> None:
     """Raise UserError if ``out`` is one of the inputs, by whatever name or link, or lies inside of one.
 
-    What is not a path on this machine, as an address, is apart.
+    Addresses are compared by their text.
     """
     for name, source in inputs.items():
-        if not isinstance(source, Path) or not isinstance(out, Path) or not source.exists():
-            continue
-        if out.exists() and out.samefile(source):
+        if _is_same(out, source):
             raise UserError(f"{_named(out, option)}: is {name} itself, allowed another path")
-        if source.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
+        if _is_inside(out, source):
             raise UserError(f"{_named(out, option)}: is inside {name} {source}, allowed a path outside of it")
+
+
+def _is_same(out: object, source: object) -> bool:
+    if isinstance(out, Path) and isinstance(source, Path):
+        return out.exists() and source.exists() and out.samefile(source)
+    return str(out) == str(source)
+
+
+def _is_inside(out: object, folder: object) -> bool:
+    if isinstance(out, Path) and isinstance(folder, Path):
+        return folder.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder))
+    return str(out).startswith(f"{folder}/")
 
 
 def require_room(out: Path, option: str = "--out") -> None:
