@@ -13,7 +13,7 @@ from plq import __version__
 from plq.cli.common import Parser, arguments, path_or_address
 from plq.errors import UserError, printable
 from plq.storage.address import named
-from plq.storage.output import require_file, write_text_atomic
+from plq.storage.output import require_apart, require_file, write_text_atomic
 from plq.storage.staging import staged_input, staged_output
 
 
@@ -27,7 +27,8 @@ def _check_out(given: argparse.Namespace, out: Path) -> Path:
 
     if out.suffix != ".plq":
         raise UserError(f"--out {out}: allowed a name that ends in .plq")
-    require_file(out, {"--model": model}, is_frozen, "a frozen model")
+    require_apart(given.out, {"--model": given.model})
+    require_file(out, {}, is_frozen, "a frozen model")
     beside = out.with_suffix(".md")
     is_card = lambda path: path.read_text("utf-8", errors="replace").startswith(MARK)
     require_file(beside, {}, is_card, "a model card", f"--out {out}: the card")
