@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -11,9 +11,9 @@ $(VENV)/ready: pyproject.toml
 	touch $@
 
 demo: $(VENV)/ready
-	$(BIN)/python -m plq.main --config configs/digits_w1a2.py --workdir runs/digits_w1a2
-	$(BIN)/python -m plq.evaluate --workdir runs/digits_w1a2
-	$(BIN)/python -m plq.evaluate --model runs/digits_w1a2/model
+	$(BIN)/plq train --config digits_w1a2 --workdir runs/digits_w1a2
+	$(BIN)/plq evaluate --workdir runs/digits_w1a2
+	$(BIN)/plq evaluate --model runs/digits_w1a2/model
 
 test: $(VENV)/ready lint
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -22,6 +22,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/shellcheck --external-sources launch/*.sh
+
+docs: $(VENV)/ready
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) runs

@@ -20,10 +20,10 @@ def child(process_id: int, coordinator: str, repeats: int) -> None:
     import numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from plq.hosts.place import Place
-    from plq.hosts.together import is_first, together
+    from plq.distributed.process import ProcessInfo
+    from plq.distributed.session import is_primary, session
 
-    with together(Place(coordinator, PROCESSES, process_id), 60):
+    with session(ProcessInfo(coordinator, PROCESSES, process_id), 60):
         mesh = jax.make_mesh((PROCESSES,), ("data",))
         split, whole = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
         add = jax.jit(lambda x: x.sum(0), out_shardings=whole)
@@ -35,7 +35,7 @@ def child(process_id: int, coordinator: str, repeats: int) -> None:
                 begin = time.perf_counter()
                 jax.block_until_ready(add(x))
                 times.append(1000 * (time.perf_counter() - begin))
-            if is_first():
+            if is_primary():
                 low, _, high = statistics.quantiles(times)
                 figures = f"{statistics.median(times):.2f} ({low:.2f} to {high:.2f}) | {min(times):.2f}"
                 print(f"| {4 * size:,} | {figures} |", flush=True)

@@ -5,7 +5,7 @@
         [--repeats 9] [--fast]
 
 From uint8 pixels to logits, weights as initialized; time depends on them by one thing alone, in which layers a step
-would be misplaced. Both ONNX files are made by `plq.export`, the float one from the network without quantization. All
+would be misplaced. `plq.exporters` makes both ONNX files, the float one from the network without quantization. All
 variants take turns in every repeat, so that a slow moment of the machine hits them alike; ratios are taken within a
 repeat: how many times as fast as float ONNX Runtime. The process is bound to as many cores as there are threads.
 """
@@ -20,14 +20,14 @@ import jax
 import numpy as np
 import onnxruntime
 
-from plq.export.c.engine import native
-from plq.export.formats import export_onnx
-from plq.export.running import onnx_session
-from plq.freeze import freeze
-from plq.frozen.model import FrozenModel, from_frozen
-from plq.inference import Model
-from plq.layers.kit import Precision
+from plq.exporters.c.engine import native
+from plq.exporters.formats import export_onnx
+from plq.exporters.running import onnx_session
+from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
+from plq.runtime.freezing import freeze_model
+from plq.runtime.frozen import FrozenModel, from_frozen
+from plq.runtime.stripped_model import Model
 
 CLASSES = 10
 
@@ -46,11 +46,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=40)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--fast", action="store_true", help="as in plq.export")
+    parser.add_argument("--fast", action="store_true", help="as in plq.exporters")
     return parser.parse_args()
 
 
-def model(given: argparse.Namespace, precision: Precision) -> Model:
+def model(given: argparse.Namespace, precision: QuantConfig) -> Model:
     """The network with fresh weights, as it would be loaded from a stripped model; each learned scale another one."""
     network = Architecture(given.network, CLASSES, precision, given.width).plain()
     shape = (given.size, given.size, 3)
@@ -114,12 +114,12 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
     jax.config.update("jax_platforms", "cpu")
     edges = {"first_bits": given.first_bits, "last_bits": given.last_bits}
-    few = model(given, Precision(given.weights, given.weight_bits, given.activations, given.activation_bits, **edges))
-    full = model(given, Precision(given.weights, 32, given.activations, 32))
-    frozen = from_frozen(freeze(few))
+    few = model(given, QuantConfig(given.weights, given.weight_bits, given.activations, given.activation_bits, **edges))
+    full = model(given, QuantConfig(given.weights, 32, given.activations, 32))
+    frozen = from_frozen(freeze_model(few))
     exported, integers = session(frozen, given.threads, given.fast)
     variants = {
-        "float, ONNX Runtime": session(from_frozen(freeze(full)), given.threads)[0],
+        "float, ONNX Runtime": session(from_frozen(freeze_model(full)), given.threads)[0],
         "exported ONNX, ONNX Runtime": exported,
         "native C": native(frozen.frozen, given.threads),
         "frozen, JAX": frozen,

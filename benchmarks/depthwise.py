@@ -20,14 +20,14 @@ import numpy as np
 import optax
 from jax import Array, lax
 
+from plq.checkpoint.prune import prune
 from plq.data.augment import Augmentation
 from plq.layers.depthwise import depthwise
-from plq.layers.kit import Precision
+from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
-from plq.prune import drop_ancillary
-from plq.train.factor import Factor
+from plq.train.factor import FactorSchedule
 from plq.train.state import init_state
-from plq.train.step import Task, train_step
+from plq.train.step import TrainSpec, train_step
 
 SHAPES = ((56, 64, 1), (28, 128, 1), (28, 128, 2), (14, 256, 1), (7, 512, 1))  # pixels, channels, stride
 Way = Callable[..., Array]
@@ -60,14 +60,14 @@ def layer_calls(way: Way, x: Array, kernel: Array, stride: int) -> dict[str, Cal
 
 def step_call(way: Way, batch: int) -> Callable[[], object]:
     """A training step, always from the same state, traced with ``way`` as the layers' own."""
-    precision = Precision(weights="dorefa", weight_bits=4, activations="clip", activation_bits=4)
+    precision = QuantConfig(weights="dorefa", weight_bits=4, activations="clip", activation_bits=4)
     architecture, optimizer = Architecture("mobilenet_v1", 10, precision, width=0.25), optax.sgd(0.01, 0.9)
-    factor = Factor("constant", 1, value=0.0)
-    task = Task(architecture, "add", factor, optimizer, Augmentation(), (0.0,), (256.0,), 0.0, 0)
+    factor = FactorSchedule("constant", 1, value=0.0)
+    task = TrainSpec(architecture, "add", factor, optimizer, Augmentation(), (0.0,), (256.0,), 0.0, 0)
     images = np.random.default_rng(0).integers(0, 256, (batch, 64, 64, 3), np.uint8)
     labels = np.zeros(batch, np.int32)
     with mock.patch("plq.layers.depthwise.depthwise", way):
-        state = drop_ancillary(init_state(architecture, task.merge, optimizer, images.shape[1:], seed=0))
+        state = prune(init_state(architecture, task.merge, optimizer, images.shape[1:], seed=0))
         compiled = jax.jit(partial(train_step, task)).lower(state, images, labels).compile()
     return partial(compiled, state, images, labels)
 

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from plq.errors import UserError
-from plq.experiment import all_logits
-from plq.export.formats import FORMATS, export_onnx
-from plq.freeze import open_test
-from plq.frozen.model import FrozenModel, load
-from plq.frozen.sizes import layers, quantized_ratio
-from plq.output import write_text_atomic
+from plq.exporters.formats import FORMATS, export_onnx
 from plq.quant.registry import activation_quantizer, weight_quantizer
+from plq.runtime.frozen import FrozenModel, load
+from plq.runtime.sizes import layers, quantized_ratio
+from plq.storage.output import write_text_atomic
+from plq.trainer.evaluation import all_logits
+from plq.trainer.image_comparison import open_test
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "svhn": {"model.width": 0.125, "data.image_size": 40, "train.epochs": 0.2},
@@ -45,7 +45,7 @@ BATCH = 1000  # of the exports; QONNX's executor makes a session for each node o
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class RunConfig:
     """One row of the table."""
 
     network: str
@@ -68,12 +68,12 @@ class Cell:
         return True
 
 
-def cells(only: list[str]) -> Iterator[Cell]:
+def cells(only: list[str]) -> Iterator[RunConfig]:
     """All legal ones whose name has every word of ``only``."""
     for network in NETWORKS:
         for bits in BITS:
             for quantizers in QUANTIZERS:
-                cell = Cell(network, *quantizers, *bits)
+                cell = RunConfig(network, *quantizers, *bits)
                 if cell.legal() and all(word in cell.name.split() for word in only):
                     yield cell
 
@@ -82,7 +82,7 @@ def run(module: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def frozen_model(cell: Cell, folder: Path, given: argparse.Namespace) -> Path:
+def frozen_model(cell: RunConfig, folder: Path, given: argparse.Namespace) -> Path:
     """The frozen model of a cell, trained if it is not there."""
     path = folder / "model.plq"
     if not path.exists():
@@ -100,11 +100,11 @@ def frozen_model(cell: Cell, folder: Path, given: argparse.Namespace) -> Path:
         config = Path(__file__).parents[1] / "configs" / f"svhnnet.py:{given.set}"
         changes = [f"--config.{name}={value}" for name, value in fields.items()]
         run("plq.main", "--config", str(config), "--workdir", str(folder / "run"), *changes)
-        run("plq.freeze", "--model", str(folder / "run" / "model"), "--out", str(path))
+        run("plq.cli.freeze", "--model", str(folder / "run" / "model"), "--out", str(path))
     return path
 
 
-def measure(cell: Cell, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+def measure(cell: RunConfig, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The cell's figures, from its folder or anew; formats that are missing are added."""
     done = folder / "result.json"
     result = json.loads(done.read_text()) if done.exists() else {"formats": {}}
@@ -121,7 +121,7 @@ def measure(cell: Cell, folder: Path, given: argparse.Namespace) -> dict[str, An
 def exported(model: FrozenModel, folder: Path, formats: list[str]) -> dict[str, Any]:
     """By format: top-1 on the test set, and in how many images the class is not the frozen model's."""
     feed, _ = open_test(model, "", "")
-    images = np.concatenate([images[mask > 0] for images, _, mask in feed.in_order()])
+    images = np.concatenate([images[mask > 0] for images, _, mask in feed.eval_batches()])
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     wanted, labels = all_logits(model, feed)
     found = {}
@@ -135,7 +135,7 @@ def exported(model: FrozenModel, folder: Path, formats: list[str]) -> dict[str, 
     return found
 
 
-def row(cell: Cell, result: dict[str, Any], formats: list[str]) -> str:
+def row(cell: RunConfig, result: dict[str, Any], formats: list[str]) -> str:
     found = [result["formats"][name] for name in formats]
     figures = [f"{100 * result['accuracy_before']:.2f}"]
     figures += [f"{100 * each:.2f}" for each in (result["accuracy_after"], *(each["accuracy"] for each in found))]

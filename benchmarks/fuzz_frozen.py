@@ -29,9 +29,9 @@ import jax
 import numpy as np
 
 from plq.errors import UserError
-from plq.frozen import container
-from plq.frozen.file import Frozen, read
-from plq.frozen.model import from_frozen
+from plq.runtime import container
+from plq.runtime.file_format import Frozen, read
+from plq.runtime.frozen import from_frozen
 
 VALUES = [
     None, True, False, -1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 255, 256, 2**15, 2**16, 2**20, 2**31, 2**63, 10**40, -(10**40),

@@ -26,8 +26,8 @@ SERVED = ["jax", "jaxlib", "numpy", "pillow"]  # what a frozen model needs
 VARIANTS = {
     "`import jax`": "import jax",
     "`import plq`": "import plq",
-    "`plq.load`": "import plq.frozen.model",
-    "`plq.inference.load`": "import plq.inference",
+    "`plq.load`": "import plq.runtime.frozen",
+    "`plq.runtime.stripped_model.load`": "import plq.runtime.stripped_model",
     "`plq.main`": "import plq.main",
 }
 TIMED = """

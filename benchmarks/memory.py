@@ -15,9 +15,9 @@ from pathlib import Path
 
 import jax
 
-from plq.config import default, settings
-from plq.experiment import assemble
-from plq.loop import Run
+from plq.config.load import default, settings
+from plq.trainer.setup import assemble
+from plq.trainer.trainer import Run
 
 EXAMPLES, BATCH = 1437, 64
 

@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from plq.door import arguments, run
+from plq.cli.common import arguments, run
 from plq.errors import UserError
-from plq.layers.kit import Precision
+from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
 
 MARKS = ("<!-- written by benchmarks/pod_plan.py -->", "<!-- to here -->")
@@ -84,7 +84,7 @@ class Network:
 @functools.cache
 def network(name: str, expanded: bool) -> Network:
     """Read off the network itself, at 224x224 and 1,000 classes."""
-    architecture = Architecture(name, 1000, Precision(weight_bits=4, activation_bits=4))
+    architecture = Architecture(name, 1000, QuantConfig(weight_bits=4, activation_bits=4))
     module = architecture.expanded("add", 1.0) if expanded else architecture.plain()
     image = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     jaxpr, shapes = jax.make_jaxpr(module.init, return_shape=True)(jax.random.key(0), image)

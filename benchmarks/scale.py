@@ -52,9 +52,9 @@ PRECISIONS = {
 }
 
 
-def experiment(given: argparse.Namespace, layout: Layout, precision: dict[str, Any]):
-    from plq.config import default, settings
-    from plq.experiment import assemble
+def setup(given: argparse.Namespace, layout: Layout, precision: dict[str, Any]):
+    from plq.config.load import default, settings
+    from plq.trainer.setup import assemble
 
     config = default()
     config.data.name, config.data.image_size, config.data.batch_size = "digits", 40, given.batch_size
@@ -70,9 +70,9 @@ def train(run, folder: Path, first: bool, reference: bool) -> dict[str, Any]:
     """Losses of the free run, and of single steps from the reference's states, which the reference leaves here."""
     import jax
 
-    from plq.prune import drop_ancillary
+    from plq.checkpoint.prune import prune
+    from plq.layers.variables import KEPT, flatten
     from plq.train.mesh import place
-    from plq.variables import KEPT, flatten
 
     state, losses, single = run.initial_state(), [], {"loss": [], "weights": []}
     for step in range(run.total_steps):
@@ -89,17 +89,17 @@ def train(run, folder: Path, first: bool, reference: bool) -> dict[str, Any]:
             single["weights"].append(apart(after.weights, folder / f"{step + 1}.npz", run, step + 1))
     if reference:
         save(folder / f"{run.total_steps}.npz", state)
-    test, variables = run.evaluate(state), jax.device_get(run.gather(drop_ancillary(state.variables)))
+    test, variables = run.evaluate(state), jax.device_get(run.replicate(prune(state.variables)))
     if first:
         kept = flatten({name: variables[name] for name in KEPT})
         np.savez(folder / f"model-{run.settings.mesh.data}-{run.settings.mesh.fsdp}-{jax.process_count()}.npz", **kept)
-    return {"losses": losses, "single": single, "test": test, "zero_from": run.task.factor.zero_from}
+    return {"losses": losses, "single": single, "test": test, "end_step": run.task.factor.end_step}
 
 
 def advance(run, state, batch, step: int):
     """One step, with a tally of its own."""
     state = run.step(dataclasses.replace(state, tally=run.fresh_tally()), *batch)
-    return run.left_behind(state, step + 1)
+    return run.pruned(state, step + 1)
 
 
 def loss(state) -> float:
@@ -111,7 +111,7 @@ def apart(weights, file: Path, run, step: int) -> float:
     import jax
 
     reference = jax.tree.unflatten(jax.tree.structure(run.abstract_state(step)), load(file)).weights
-    pairs = zip(jax.tree.leaves(jax.device_get(run.gather(weights))), jax.tree.leaves(reference), strict=True)
+    pairs = zip(jax.tree.leaves(jax.device_get(run.replicate(weights))), jax.tree.leaves(reference), strict=True)
     return max(float(np.abs(mine - theirs).max()) for mine, theirs in pairs)
 
 
@@ -127,16 +127,16 @@ def load(file: Path) -> list[np.ndarray]:
 
 
 def child(given: argparse.Namespace) -> None:
-    from plq.hosts.place import Place
-    from plq.hosts.together import is_first, together
+    from plq.distributed.process import ProcessInfo
+    from plq.distributed.session import is_primary, session
 
     layout = LAYOUTS[given.child]
-    place = Place(given.coordinator, layout.processes, given.process_id) if layout.processes > 1 else None
-    with together(place, 60):
+    place = ProcessInfo(given.coordinator, layout.processes, given.process_id) if layout.processes > 1 else None
+    with session(place, 60):
         for name, precision in PRECISIONS.items():
             folder = given.out / name
-            found = train(experiment(given, layout, precision), folder, is_first(), given.child == 0)
-            if is_first():
+            found = train(setup(given, layout, precision), folder, is_primary(), given.child == 0)
+            if is_primary():
                 (folder / f"layout-{given.child}.json").write_text(json.dumps(found))
 
 
@@ -198,7 +198,7 @@ def main() -> None:
             print(f"{layout}", file=sys.stderr, flush=True)
             launch(given, index)
     one = results(given, "float", 0)[0]
-    print(f"{given.steps} steps, batch {given.batch_size}, f = 0 from step {one['zero_from']}; float loss", end=" ")
+    print(f"{given.steps} steps, batch {given.batch_size}, f = 0 from step {one['end_step']}; float loss", end=" ")
     print(f"{one['losses'][0]:.3f} to {one['losses'][-1]:.3f}\n")
     print(
         "| processes x devices: mesh | float: loss of a step | weights after it | loss, run freely | model | test % |",

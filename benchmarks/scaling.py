@@ -30,10 +30,10 @@ STAGES = ("expanded", "after removal")
 def child(given: argparse.Namespace) -> None:
     import jax
 
-    from plq.config import default, settings
-    from plq.experiment import assemble
-    from plq.hosts.place import Place
-    from plq.hosts.together import is_first, together
+    from plq.config.load import default, settings
+    from plq.distributed.process import ProcessInfo
+    from plq.distributed.session import is_primary, session
+    from plq.trainer.setup import assemble
 
     config = default()
     config.data.name, config.data.image_size = "digits", 40
@@ -42,13 +42,13 @@ def child(given: argparse.Namespace) -> None:
     setattr(config.mesh, given.mesh, given.processes)
     if given.mesh == "fsdp":
         config.mesh.data = 1
-    place = Place(given.coordinator, given.processes, given.process_id) if given.processes > 1 else None
-    with together(place, 60):
+    place = ProcessInfo(given.coordinator, given.processes, given.process_id) if given.processes > 1 else None
+    with session(place, 60):
         run = assemble(settings(config))
-        zero, state, found = run.task.factor.zero_from, run.initial_state(), {}
+        zero, state, found = run.task.factor.end_step, run.initial_state(), {}
         for stage, at in zip(STAGES, (0, zero), strict=True):
             batch = run.batch(at)
-            state = run.left_behind(state, at)
+            state = run.pruned(state, at)
             step = run.step.lower(state, *batch).compile()
             weights = sum(leaf.size for leaf in jax.tree.leaves(state.weights))
             state = jax.block_until_ready(step(state, *batch))
@@ -64,7 +64,7 @@ def child(given: argparse.Namespace) -> None:
                         with jax.profiler.TraceAnnotation(STEP):
                             state = jax.block_until_ready(step(state, *batch))
                 found[stage] |= shares(events(Path(folder)))
-        if is_first():
+        if is_primary():
             given.out.write_text(json.dumps(found))
 
 

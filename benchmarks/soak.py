@@ -26,7 +26,7 @@ from plq.checkpoint.store import open_store
 from plq.report.metrics import read_metrics
 
 CONFIG = """
-from plq.config import default
+from plq.config.load import default
 
 def get_config():
     config = default()

@@ -16,11 +16,11 @@ import time
 
 import jax
 
-from plq.config import default, settings
-from plq.experiment import Experiment, assemble
+from plq.config.load import default, settings
+from plq.trainer.setup import Setup, assemble
 
 
-def experiment(given: argparse.Namespace, **fields) -> Experiment:
+def setup(given: argparse.Namespace, **fields) -> Setup:
     """A run of 4 * steps steps; f is 0 from a quarter of them on, unless it is constant."""
     config = default()
     config.data.name, config.data.image_size, config.data.batch_size = "digits", 40, given.batch_size
@@ -35,22 +35,22 @@ def experiment(given: argparse.Namespace, **fields) -> Experiment:
 
 
 def plain(given, **fields):
-    return experiment(given, factor__name="constant", **fields)
+    return setup(given, factor__name="constant", **fields)
 
 
-def start(run: Experiment, at: int):
+def start(run: Setup, at: int):
     """The state from which steps are timed, compiled for. ``at``: the step it stands at."""
-    state = run.left_behind(run.initial_state(), at)
+    state = run.pruned(run.initial_state(), at)
     return jax.block_until_ready(run.step(state, *run.batch(0)))
 
 
-def seconds(run: Experiment, state, steps: range):
+def seconds(run: Setup, state, steps: range):
     """Time of these steps, and the state after them."""
     batches = [run.batch(step) for step in steps]
     jax.block_until_ready((state, batches))
     begin = time.perf_counter()
     for step, batch in zip(steps, batches, strict=True):
-        state = run.step(run.left_behind(state, step), *batch)
+        state = run.step(run.pruned(state, step), *batch)
     jax.block_until_ready(state)
     return time.perf_counter() - begin, state
 
@@ -70,12 +70,12 @@ def main() -> None:
     parser.add_argument("--merge", default="add")
     parser.add_argument("--dtype", default="float32")
     given = parser.parse_args()
-    exp_net = experiment(given)
+    exp_net = setup(given)
     end = 4 * given.steps
     variants = {  # name: run, step at which it starts, steps that are timed
         "float": (plain(given, quant__weight_bits=32, quant__activation_bits=32), 0, range(given.steps)),
         "low-precision": (plain(given), 0, range(given.steps)),
-        "expanded": (experiment(given, factor__name="constant", factor__value=1.0), 0, range(given.steps)),
+        "expanded": (setup(given, factor__name="constant", factor__value=1.0), 0, range(given.steps)),
         "after removal": (exp_net, given.steps, range(given.steps, 2 * given.steps)),
         "whole run, plain": (plain(given), 0, range(end)),
         "whole run, EXP-Net, f = 0 from a quarter": (exp_net, 0, range(end)),

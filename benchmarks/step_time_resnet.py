@@ -28,13 +28,13 @@ import numpy as np
 import optax
 from other_resnets import FlaxResNet, torch_resnet
 
+from plq.checkpoint.prune import prune
 from plq.data.augment import Augmentation
-from plq.layers.kit import Precision
+from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
-from plq.prune import drop_ancillary
-from plq.train.factor import Factor
+from plq.train.factor import FactorSchedule
 from plq.train.state import init_state
-from plq.train.step import Task, train_step
+from plq.train.step import TrainSpec, train_step
 
 CLASSES, RATE, MOMENTUM = 10, 0.01, 0.9
 BASE = "plq DoReFa"
@@ -47,13 +47,13 @@ def installed(name: str) -> bool:
 
 def plq_steps(model: str, images: np.ndarray, labels: np.ndarray, quantizers: dict[str, Any], merge: str = "") -> Step:
     """plq's own training step; with ``merge`` the expanded network."""
-    architecture = Architecture(model, CLASSES, Precision(activation_bits=2, **quantizers))
+    architecture = Architecture(model, CLASSES, QuantConfig(activation_bits=2, **quantizers))
     optimizer = optax.sgd(RATE, MOMENTUM)
-    factor = Factor("constant", 1, value=1.0)
-    task = Task(architecture, merge or "add", factor, optimizer, Augmentation(), (0.0,), (256.0,), 0.0, 0)
+    factor = FactorSchedule("constant", 1, value=1.0)
+    task = TrainSpec(architecture, merge or "add", factor, optimizer, Augmentation(), (0.0,), (256.0,), 0.0, 0)
     state = init_state(architecture, task.merge, optimizer, images.shape[1:], seed=0)
     if not merge:
-        state = drop_ancillary(state)
+        state = prune(state)
     compiled = jax.jit(partial(train_step, task), donate_argnums=0)
     batch = jax.device_put((images, labels))
 
@@ -78,7 +78,7 @@ def flax_steps(model: str, images: np.ndarray, labels: np.ndarray, wrap: Callabl
 
     @partial(jax.jit, donate_argnums=0)
     def compiled(state, images, labels):
-        params, rest, moments = state
+        params, rest, opt_state = state
         x = images.astype(jnp.float32) / 256
 
         def loss_of(params):
@@ -86,8 +86,8 @@ def flax_steps(model: str, images: np.ndarray, labels: np.ndarray, wrap: Callabl
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
 
         gradients, rest = jax.grad(loss_of, has_aux=True)(params)
-        updates, moments = optimizer.update(gradients, moments, params)
-        return optax.apply_updates(params, updates), rest, moments
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), rest, opt_state
 
     def run(count: int) -> None:
         nonlocal state

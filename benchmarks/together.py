@@ -20,13 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plq.config import default, settings
-from plq.experiment import Experiment, assemble
-from plq.train.lanes import Lanes
+from plq.config.load import default, settings
 from plq.train.step import train_step
+from plq.train.vmapped import VmappedRuns
+from plq.trainer.setup import Setup, assemble
 
 
-def experiment(given: argparse.Namespace) -> Experiment:
+def setup(given: argparse.Namespace) -> Setup:
     config = default()
     config.data.name, config.data.image_size, config.data.batch_size = "digits", 40, given.batch_size
     config.model.width, config.model.dropout, config.mesh.data = given.width, 0.0, 1
@@ -61,9 +61,9 @@ def way(step: Callable[..., Any], state: Any, *arguments: Any) -> Way:
     return Way(compiled, arguments, jax.tree.map(jnp.copy, state), time.perf_counter() - begin)
 
 
-def ways(run: Experiment, k: int) -> dict[str, Way]:
+def ways(run: Setup, k: int) -> dict[str, Way]:
     state, (images, labels) = run.initial_state(), run.batch(0)
-    lanes = Lanes(run.task, np.arange(k, dtype=np.int32) // 2, np.arange(k, dtype=np.float32) % 2)
+    lanes = VmappedRuns(run.task, np.arange(k, dtype=np.int32) // 2, np.arange(k, dtype=np.float32) % 2)
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * k), (state, images, labels))
     return {
         "single": way(lambda *given: train_step(run.task, *given), state, images, labels),
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5)
     given = parser.parse_args()
-    run, device = experiment(given), jax.devices()[0]
+    run, device = setup(given), jax.devices()[0]
     print(f"{device.device_kind} ({platform.machine()}), jax {jax.__version__}, width {given.width},")
     print(f"batch {given.batch_size}, {given.repeats} repeats of {given.steps} steps\n")
     print("| k | way | ms per step and training | ratio to single (range) | MiB | compiling, s |")

@@ -9,7 +9,7 @@ precision.
 Hardware, time, accuracy: not yet run.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 ARGUMENTS = ("w2a2", "w4a4", "w3a3", "w1a1", "float")
 

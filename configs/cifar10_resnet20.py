@@ -11,7 +11,7 @@ Hardware, time: not yet run. Accuracy: not yet run; published for DoReFa, in its
 4, 3, 2, 1 bits; float 91.6 %.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 ARGUMENTS = ("w2a2", "w4a4", "w3a3", "w1a1", "float")
 

@@ -9,7 +9,7 @@ tenth of that at 80; weight decay 5e-6 on the dense layers, L2.
 Hardware, time: not yet run. Accuracy: not yet run; published for DoReFa 1/2 in this network, in its own code: 53.4 %.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 
 def get_config():

@@ -12,7 +12,7 @@ Hardware, time: not yet run. Accuracy: not yet run; published for V1 at 4 bits b
 70.86 %.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 ARGUMENTS = ("v2_w4a4", "v2_float", "v1_w4a4", "v1_float")
 

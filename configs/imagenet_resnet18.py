@@ -12,7 +12,7 @@ Hardware, time: not yet run. Accuracy: not yet run; published for LSQ in its own
 bits.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 ARGUMENTS = ("w4a4", "w3a3", "w2a2", "float")
 WEIGHT_DECAY = {"w2a2": 0.25e-4, "w3a3": 0.5e-4}

@@ -12,7 +12,7 @@ Hardware, time: not yet run. Accuracy: not yet run; published, each in its own c
 2, AQT 77.09 % and PACT 76.5 % at 4.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 ARGUMENTS = ("w4a4", "w2a2", "float")
 

@@ -10,7 +10,7 @@ Hardware, time: not yet run on the whole of ImageNet. Accuracy: not yet run; pub
 bits, in its own code: 68.1 %.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 
 def get_config():

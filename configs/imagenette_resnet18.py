@@ -8,7 +8,7 @@ cosine to 0 at a quarter of the run; first and last layer in full precision.
 Hardware, time, accuracy: not yet run; there is no published few-bit figure for this set.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 ARGUMENTS = ("w4a4", "w3a3", "w2a2", "float")
 

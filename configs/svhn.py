@@ -3,7 +3,7 @@ r"""The published SVHN table: three quantizers, two activations, four widths, in
     python -m plq.main --config configs/svhn.py:dorefa_w1a2_0.25
     python -m plq.main --config configs/svhn.py:dorefa_w1a2_0.25 --config.factor.name=constant     (the plain network)
 
-    python -m plq.compare --config configs/svhn.py --out runs/svhn --seeds 3 \
+    plq compare --config configs/svhn.py --out runs/svhn --seeds 3 \
       --vary quant.weights+quant.weight_bits=dorefa+1,xnor+1,syq+2 --vary quant.activation_bits=1,2 \
       --vary model.width=0.125,0.25,0.5,1.0      (all of it, plain and EXP-Net, beside the published points)
 
@@ -21,7 +21,7 @@ Hardware, time: not yet run. Accuracy: not yet run; read off the authors' figure
     1.0    97.22 -> 97.33  97.58 -> 97.62  97.09 -> 97.22  97.53 -> 97.58  97.16 -> 97.29  97.62 -> 97.63
 """
 
-from plq.config import default
+from plq.config.load import default
 
 COLUMNS = ("dorefa_w1a1", "dorefa_w1a2", "xnor_w1a1", "xnor_w1a2", "syq_w2a1", "syq_w2a2")
 ARGUMENTS = tuple(f"{column}_{width}" for width in (0.125, 0.25, 0.5, 1.0) for column in COLUMNS)

@@ -13,7 +13,7 @@ Accuracy: 83.82 % on Fashion-MNIST (mean of 2 seeds), 54.87 % on a JPEG copy of 
 results/svhnnet_cifar10_fashion_mnist.md; SVHN not yet run.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 ARGUMENTS = ("cifar10", "fashion_mnist", "svhn_cropped")
 

@@ -11,7 +11,7 @@ Accuracy: 70.25 and 62.17 % (two seeds) on Fashion-MNIST, chance on a JPEG copy 
 this set-up, see results/svhnnet_cifar10_fashion_mnist.md.
 """
 
-from plq.config import default
+from plq.config.load import default
 
 ARGUMENTS = ("svhn_cropped", "fashion_mnist", "cifar10")
 

@@ -23,7 +23,7 @@ ablation() {
   local name=$1
   shift
   echo "ablations: $name" >&2
-  "${PYTHON:-python3}" -m plq.compare --config "$config" --cells "$out" --out "$out/$name" "$@"
+  "${PYTHON:-python3}" -m plq compare --config "$config" --cells "$out" --out "$out/$name" "$@"
   local status=$?
   [ "$status" -le 1 ] || exit "$status"
   [ "$status" -eq 0 ] || failed=1

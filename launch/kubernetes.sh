@@ -29,8 +29,8 @@
 # The status is kubectl's, or 2 when something given is wrong.
 set -euo pipefail
 shopt -u patsub_replacement 2> /dev/null || true  # newer shells give "&" a meaning in ${line//@X@/$value}
-# shellcheck source=launch/door.sh
-source "${BASH_SOURCE[0]%/*}/door.sh"
+# shellcheck source=launch/common.sh
+source "${BASH_SOURCE[0]%/*}/common.sh"
 
 case ${1-} in
   run | logs | status | delete) action=$1; shift ;;

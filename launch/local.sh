@@ -17,8 +17,8 @@
 # The status is the training program's: 0 done, 2 something given is wrong, 128 + n ended by signal n; of several
 # processes it is that of the first that failed, and the others are then told to end.
 set -euo pipefail
-# shellcheck source=launch/door.sh
-source "${BASH_SOURCE[0]%/*}/door.sh"
+# shellcheck source=launch/common.sh
+source "${BASH_SOURCE[0]%/*}/common.sh"
 
 until_done='' dry_run='' processes=1 devices='' grace=60
 while [ $# -gt 0 ]; do

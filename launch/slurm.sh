@@ -22,8 +22,8 @@
 #
 # The status is sbatch's, or 2 when something given is wrong.
 set -euo pipefail
-# shellcheck source=launch/door.sh
-source "${BASH_SOURCE[0]%/*}/door.sh"
+# shellcheck source=launch/common.sh
+source "${BASH_SOURCE[0]%/*}/common.sh"
 
 dry_run='' nodes=1 gpus=1 cpus='' time='' partition='' name=plq grace=180 requeues=20 others=()
 while [ $# -gt 0 ]; do

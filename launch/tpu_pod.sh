@@ -31,8 +31,8 @@
 #
 # The status is the training program's (0 done, 2 something given is wrong), or that of the call of gcloud that failed.
 set -euo pipefail
-# shellcheck source=launch/door.sh
-source "${BASH_SOURCE[0]%/*}/door.sh"
+# shellcheck source=launch/common.sh
+source "${BASH_SOURCE[0]%/*}/common.sh"
 root=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
 
 case ${1-} in

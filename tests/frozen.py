@@ -12,15 +12,15 @@ import jax
 import numpy as np
 from networks import digit_images
 
-from plq.frozen import container
-from plq.frozen.agreement import Reference
-from plq.frozen.file import Frozen, decode, encode
-from plq.frozen.graph import Graph
-from plq.frozen.model import FrozenModel, from_frozen
-from plq.frozen.record import record
-from plq.layers.kit import Precision, plain_kit
-from plq.layers.operations import flatten, global_mean, halve, max_pool, shrink
+from plq.layers.factory import QuantConfig, plain_factory
+from plq.layers.operations import flatten, global_mean, max_pool, max_pool_2x2, zero_pad_shortcut
 from plq.models.registry import Architecture
+from plq.runtime import container
+from plq.runtime.file_format import Frozen, decode, encode
+from plq.runtime.frozen import FrozenModel, from_frozen
+from plq.runtime.graph import Graph
+from plq.runtime.lowering import record
+from plq.runtime.verification import Reference
 
 CLASSES = tuple(f"digit {index}" for index in range(10))
 
@@ -46,7 +46,7 @@ def written(architecture: Architecture, image_shape=(40, 40, 1)) -> Graph:
 @cache
 def small() -> Frozen:
     """The SVHN network, 2-bit weights and activations, as narrow as it gets."""
-    precision = Precision("dorefa", 2, "clip", 2)
+    precision = QuantConfig("dorefa", 2, "clip", 2)
     return Frozen(written(Architecture("svhn", 10, precision, width=0.02)), CLASSES, "square", {"step": 7})
 
 
@@ -71,17 +71,19 @@ class Mixed(nn.Module):
         x = self.kit.first(6, (5, 5), (2, 2), pool=pool, name="stem")(x, train)
         y = inner(6, (3, 3), groups=6, dilation=(2, 1), name="depthwise")(x, train)
         y = inner(6, (3, 3), padding=((2, 0), (1, 1)), name="uneven")(y, train, x)
-        y = inner(12, (3, 3), (2, 2), "SAME", groups=2, name="grouped")(y, train, shrink(y, stride=2, channels=12))
-        y = inner(16, (2, 3), pool=halve, use_bias=True, name="wide")(y, train)
+        y = inner(12, (3, 3), (2, 2), "SAME", groups=2, name="grouped")(
+            y, train, zero_pad_shortcut(y, stride=2, channels=12)
+        )
+        y = inner(16, (2, 3), pool=max_pool_2x2, use_bias=True, name="wide")(y, train)
         z = self.kit.unexpanded(10, (), use_bias=True, use_norm=False, name="dense")(flatten(y), train)
         y = inner(10, (1, 1), padding="VALID", activation=self.kit.float_activation, name="top")(y, train)
         return self.kit.last(10, (), use_bias=True, name="last")(global_mean(y) + z, train)
 
 
-def used(precision: Precision, count: int = 16) -> tuple[FrozenModel, Reference, np.ndarray]:
+def used(precision: QuantConfig, count: int = 16) -> tuple[FrozenModel, Reference, np.ndarray]:
     """`Mixed` with variables as if trained: as read from a frozen file, as it is, and real images."""
     images = digit_images(count)
-    network = Mixed(plain_kit(precision))
+    network = Mixed(plain_factory(precision))
     variables = with_statistics(network, some_variables(network, images.shape[1:]), images)
     graph = record(network, variables, images.shape[1:], (0.0,), (256.0,))
     frozen = decode(encode(Frozen(graph, CLASSES, "square", {})))

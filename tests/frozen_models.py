@@ -9,14 +9,14 @@ import numpy as np
 
 from plq.data.digits import load_digits
 from plq.data.images import resize
-from plq.frozen.file import Frozen
-from plq.frozen.graph import Graph
-from plq.frozen.grid import Grid
-from plq.frozen.model import FrozenModel, from_frozen
-from plq.frozen.nodes import Activation, Add, Affine, Conv, Dense, GlobalMean, MaxPool, Normalize, Product
-from plq.frozen.record import record
-from plq.layers.kit import Precision
+from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
+from plq.runtime.file_format import Frozen
+from plq.runtime.frozen import FrozenModel, from_frozen
+from plq.runtime.graph import Graph
+from plq.runtime.grid import Grid
+from plq.runtime.lowering import record
+from plq.runtime.nodes import Activation, Add, Affine, Conv, Dense, GlobalMean, MaxPool, Normalize, Product
 
 CHANNELS = 8
 BINARY, TWO_BITS = Grid(1, -0.5), Grid(2)
@@ -27,7 +27,7 @@ SPREAD, MIDDLE = 0.35, 0.45  # mean square and mean of what a layer gets, more o
 def frozen_model(name: str, size: int, width: float, weights: str, weight_bits: int, activations: str,
                  activation_bits: int, **options) -> FrozenModel:  # fmt: skip
     """A network on grey images: random weights, batch norms fit to them, of either sign, scales all different."""
-    precision = Precision(weights, weight_bits, activations, activation_bits)
+    precision = QuantConfig(weights, weight_bits, activations, activation_bits)
     network = Architecture(name, 10, precision, width, **options).plain()
     shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, size, size, 1), np.float32))
     variables = filled(shapes, weight_bits, activation_bits)

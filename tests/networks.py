@@ -7,7 +7,7 @@ import numpy as np
 from plq.data.augment import normalize
 from plq.data.digits import load_digits
 from plq.data.images import resize
-from plq.layers.kit import Precision
+from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
 
 QUANTIZERS = [  # of weights and of activations, with their bits; each of either kind once at least
@@ -31,7 +31,7 @@ def digit_images(count: int) -> np.ndarray:
 
 def architecture(weights="dorefa", weight_bits=1, activation_bits=2, width=0.125, **precision) -> Architecture:
     fields = {"weights": weights, "weight_bits": weight_bits, "activation_bits": activation_bits, **precision}
-    return Architecture("svhn", 10, Precision(**fields), width, dropout=0.0)
+    return Architecture("svhn", 10, QuantConfig(**fields), width, dropout=0.0)
 
 
 def used_variables(network, images, seed=0):

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from plq.frozen.graph import Graph
-from plq.frozen.grid import Grid
-from plq.frozen.nodes import (
+from plq.runtime.graph import Graph
+from plq.runtime.grid import Grid
+from plq.runtime.nodes import (
     Activation,
     Add,
     Affine,
@@ -14,12 +14,12 @@ from plq.frozen.nodes import (
     Dense,
     Flatten,
     GlobalMean,
-    Halve,
     MaxPool,
+    MaxPool2x2,
     Node,
     Normalize,
-    Shrink,
     Value,
+    ZeroPadShortcut,
 )  # fmt: skip
 
 WEIGHTS = [
@@ -113,7 +113,7 @@ class Maker:
     def pooling(self) -> None:
         height, width = self.value.shape[:2]
         if min(height, width) >= 2 and self.random.random() < 0.5:
-            self.put(Halve)
+            self.put(MaxPool2x2)
         else:
             window = int(self.random.integers(1, 4))
             pads = tuple(tuple(int(n) for n in self.random.integers(0, window, 2)) for _ in range(2))
@@ -128,7 +128,7 @@ class Maker:
             self.put(Add, inputs=tuple(inputs if self.random.random() < 0.5 else inputs[::-1]))
         elif len(self.value.shape) == 3:
             self.put(
-                Shrink,
+                ZeroPadShortcut,
                 stride=int(self.random.integers(1, 3)),
                 channels=self.value.shape[2] + int(self.random.integers(4)),
             )

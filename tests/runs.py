@@ -3,9 +3,9 @@
 import os
 import signal
 
-from plq.config import default, settings
-from plq.experiment import Experiment, assemble
-from plq.loop import Run
+from plq.config.load import build_config, default
+from plq.trainer.setup import Setup, assemble
+from plq.trainer.trainer import Run
 
 
 def tiny_config(**fields):
@@ -21,15 +21,15 @@ def tiny_config(**fields):
     return config
 
 
-def tiny(**fields) -> Experiment:
-    return assemble(settings(tiny_config(**fields)))
+def tiny(**fields) -> Setup:
+    return assemble(build_config(tiny_config(**fields)))
 
 
-def trained(experiment: Experiment, steps: int | None = None):
+def trained(setup: Setup, steps: int | None = None):
     """The state after ``steps`` (all of them by default), by the bare step without files."""
-    state = experiment.initial_state()
-    for step in range(experiment.total_steps if steps is None else steps):
-        state = experiment.left_behind(experiment.step(state, *experiment.batch(step)), step + 1)
+    state = setup.initial_state()
+    for step in range(setup.total_steps if steps is None else steps):
+        state = setup.pruned(setup.step(state, *setup.batch(step)), step + 1)
     return state
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 import plq
-from plq.config import fields_of
-from plq.settings import Settings
+from plq.cli.program import COMMANDS
+from plq.config.load import fields_of
+from plq.config.schema import Config
 
 ROOT = Path(plq.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
-OTHER = {"file_format", "help", "helpfull"}  # of tfds build; of every program
+OTHER = {"file_format", "help", "version", "install"}  # of tfds build; of every program
 
 
 def strings(file: Path) -> list[str]:
@@ -32,26 +33,18 @@ TEXTS = {file: strings(file) for file in SOURCES if file.name != "style.py"}
 
 
 def flags_of(file: Path) -> set[str]:
-    """The names that a file gives to argparse or absl."""
-    text = file.read_text("utf-8")
-    defined = set(re.findall(r'add_argument\(\s*"--([\w-]+)"', text))
-    defined |= set(re.findall(r'DEFINE_\w+\("(\w+)"', text))
-    return defined | set(re.findall(r'for name in \("(\w+)", "(\w+)"\):\n\s+flags', text) and ["out", "cells"])
+    """The names that a file gives to argparse."""
+    return set(re.findall(r'add_argument\(\s*"--([\w-]+)"', file.read_text("utf-8")))
 
 
 FLAGS = {name for file in SOURCES for name in flags_of(file)} | {"config", "flagfile"}
-PROGRAMS = {
-    "plq." + ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-    for file in SOURCES
-    if '__name__ == "__main__"' in file.read_text("utf-8")
-}
-FIELDS = {name for name, _ in fields_of(Settings().to_json())}
+PROGRAMS = {"plq", "plq.main"}
+FIELDS = {name for name, _ in fields_of(Config().to_json())}
 EXTRAS = set(tomllib.loads((ROOT.parent / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
 
 
 def test_what_is_looked_for_is_found():
     assert {"workdir", "convert", "vary", "image_shape", "cells"} <= FLAGS
-    assert {"plq.main", "plq.prune", "plq.export", "plq.compare.report"} <= PROGRAMS
     assert sum(len(texts) for texts in TEXTS.values()) > 1000
 
 
@@ -64,9 +57,10 @@ def test_what_a_message_names_exists(file):
     for text in TEXTS[file]:
         assert set(re.findall(r"(?<![\w-])--([a-z][a-z_-]*)(?![\w-]*\{)", text)) <= FLAGS | OTHER, text
         assert set(re.findall(r"python -m (plq(?:\.[a-z]+)*)", text)) <= PROGRAMS, text
+        assert set(re.findall(r"(?<![\w/-])(?<!this )plq ([a-z]+) (?=-|[A-Z]|\{)", text)) <= set(COMMANDS), text
         assert set(re.findall(r"plq\[(\w+)\]", text)) <= EXTRAS, text
         named = set(re.findall(r"--config\.([a-z]+\.[a-z_0-9]+)", text))
-        sections = "|".join(Settings().to_json())
+        sections = "|".join(Config().to_json())
         named |= set(re.findall(rf"(?<![\w./])((?:{sections})\.[a-z_0-9]+)=", text))
         assert named <= FIELDS, text
 
@@ -74,19 +68,19 @@ def test_what_a_message_names_exists(file):
 ADVISED = {  # modules of programs -> the flags that they have; a message of theirs names no others
     file: flags_of(file) | {"config", "flagfile"}
     for file in SOURCES
-    if '__name__ == "__main__"' in file.read_text("utf-8")
+    if file.parent.name == "cli" and file.stem in COMMANDS
 }
 
 
 @pytest.mark.parametrize("file", list(ADVISED), ids=ids)
 def test_a_program_advises_its_own_flags(file):
     for text in TEXTS[file]:
-        if "python -m" not in text and " " in text:  # a message, and not about another program
+        if "plq " not in text and " " in text:  # a message, and not about another program
             assert set(re.findall(r"(?<![\w-])--([a-z][a-z_-]*)", text)) <= ADVISED[file] | OTHER, text
 
 
 def test_the_advice_for_an_image_is_taken_by_all_who_read_images():
     readers = [file for file in SOURCES if "read_image(" in file.read_text("utf-8")]
-    assert {ids(file) for file in readers} == {"predict.py", "export/source.py"}
-    for program in ("predict.py", "export/__main__.py"):
+    assert {ids(file) for file in readers} == {"runtime/loading.py", "cli/predict.py", "exporters/source.py"}
+    for program in ("cli/predict.py", "cli/export.py"):
         assert "convert" in flags_of(ROOT / program)

@@ -52,8 +52,8 @@ def require_identical(found, wanted):
         assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
 
 
-def filled(directory, steps=(1, 2), **settings):
-    store = Store(directory, **settings)
+def filled(directory, steps=(1, 2), **config):
+    store = Store(directory, **config)
     for step in steps:
         store.save(step, make_state(float(step)), {"step": step})
     store.wait()
@@ -306,7 +306,7 @@ import resource, sys
 from pathlib import Path
 import jax, jax.numpy as jnp
 from plq.checkpoint.store import Store
-from plq.door import run
+from plq.cli.common import run
 def main():
     store = Store(Path(sys.argv[1]))
     state = {"a": jax.random.normal(jax.random.key(0), (200_000,))}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plq.compare.__main__ import parse
+from plq.cli.compare import parse
 
 ROOT = Path(__file__).parents[1]
 SCRIPT, CONFIG = ROOT / "launch" / "ablations.sh", str(ROOT / "configs" / "digits_w1a2.py")
@@ -37,12 +37,12 @@ def test_every_ablation_is_a_legal_grid(run):
     assert done.returncode == 0 and len(calls) == 6
     cells = {}
     for call in calls:
-        module, name, *arguments = shlex.split(call)
-        assert (module, name) == ("-m", "plq.compare")
+        module, name, command, *arguments = shlex.split(call)
+        assert (module, name, command) == ("-m", "plq", "compare")
         given = parse(arguments)
         assert given.config == CONFIG and given.seeds == 2
         assert given.cells == Path("out") == given.out.parent
-        cells |= {cell.folder: cell.settings for cell in given.plan().trainings()}
+        cells |= {cell.folder: cell.config for cell in given.plan().trainings()}
     plain = [folder for folder in cells if "/plain" in folder]
     assert plain == ["cells/plain_0", "cells/plain_1"] and len(cells) == 2 * (1 + 1 + 2 + 2 + 4 + 1 + 2)
 

@@ -4,39 +4,39 @@ import jax
 import pytest
 from runs import tiny_config
 
-from plq.command_line import read
-from plq.compare.__main__ import parse, trainings_of
+from plq.cli.compare import parse, trainings_of
+from plq.cli.train import parse as parse_training
 from plq.compare.plan import make_plan, parse_axis
 from plq.compare.variants import variant_of
-from plq.config import differences, settings
+from plq.config.load import build_config, differences
+from plq.config.schema import Config
+from plq.config.selection import select
 from plq.errors import UserError
 from plq.layers.describe import variable_roles
-from plq.main import parse as parse_training
-from plq.settings import Settings
 
 DEMO = ["--config", "configs/digits_w1a2.py"]
 CONFIG = "from runs import tiny_config\n\ndef get_config(argument=''):\n    return tiny_config(data__pad=2)\n"
 
 
 def plan(*axes, variants=("plain", "expanded"), seeds=1, skip=False, **fields):
-    base = settings(tiny_config(**fields))
+    base = build_config(tiny_config(**fields))
     return make_plan(base, [parse_axis(text) for text in axes], variants, seeds, skip)
 
 
 def test_a_pair_differs_in_the_branch_alone():
     plain, expanded = plan().cells
-    changed = {line.split(":")[0] for line in differences(plain.settings.to_json(), expanded.settings.to_json())}
-    assert changed == {"factor.name", "factor.end"} and plain.settings.factor.value == 0
+    changed = {line.split(":")[0] for line in differences(plain.config.to_json(), expanded.config.to_json())}
+    assert changed == {"factor.name", "factor.end"} and plain.config.factor.value == 0
     assert (plain.folder, expanded.folder) == ("cells/plain_0", "cells/expanded_0")
 
 
 def test_float_is_plain_in_32_bits_with_the_same_nonlinearity():
     fields = {"quant__weights": "syq", "quant__weight_bits": 2, "quant__eta": 0.1, "quant__activations": "abs"}
     plain, float_ = plan(variants=("plain", "float"), **fields).cells
-    quant = float_.settings.quant
+    quant = float_.config.quant
     assert {quant.weight_bits, quant.activation_bits, quant.first_bits, quant.last_bits, quant.gradient_bits} == {32}
     assert quant.activations == "abs"
-    changed = differences(plain.settings.to_json(), float_.settings.to_json())
+    changed = differences(plain.config.to_json(), float_.config.to_json())
     assert all(line.startswith("quant.") for line in changed)
 
 
@@ -45,8 +45,8 @@ def test_every_cell_is_the_variant_that_it_says(activations):
     """Also with quantizers that learn: in 32 bits nothing of them is left to learn."""
     fields = {"quant__weights": "lsq", "quant__activations": activations, "quant__granularity": "channel"}
     cells = plan(variants=("plain", "expanded", "float"), **fields, quant__activation_bits=4).cells
-    assert [variant_of(cell.settings) for cell in cells] == ["plain", "expanded", "float"]
-    roles = variable_roles(cells[2].settings.architecture(10).plain(), (40, 40, 1))
+    assert [variant_of(cell.config) for cell in cells] == ["plain", "expanded", "float"]
+    roles = variable_roles(cells[2].config.architecture(10).plain(), (40, 40, 1))
     assert "quantizer" not in jax.tree.leaves(roles)
 
 
@@ -56,13 +56,13 @@ def test_a_grid_is_every_combination_for_every_seed():
     assert found.seeds == (7, 8) and len(found.cells) == len(found.trainings()) == 16
     assert [cell.seed for cell in found.cells] == [7] * 8 + [8] * 8
     last = found.cells[-1]
-    assert (last.settings.quant.weights, last.settings.model.width, last.settings.train.seed) == ("xnor", 0.1, 8)
+    assert (last.config.quant.weights, last.config.model.width, last.config.train.seed) == ("xnor", 0.1, 8)
     assert last.folder == "cells/expanded_weights=xnor_width=0.1_8" and found.cells[0].folder == "cells/plain_7"
 
 
 def test_fields_that_vary_together():
     found = plan("quant.weights+quant.weight_bits=dorefa+1,syq+2", "quant.activation_bits=1,2")
-    assert [(c.settings.quant.weights, c.settings.quant.weight_bits) for c in found.cells[::2]] == [
+    assert [(c.config.quant.weights, c.config.quant.weight_bits) for c in found.cells[::2]] == [
         ("dorefa", 1), ("dorefa", 1), ("syq", 2), ("syq", 2),
     ]  # fmt: skip
 
@@ -79,14 +79,14 @@ def test_what_a_variant_does_not_use_is_trained_once():
     assert len(found.cells) == 12
     folders = [cell.folder for cell in found.trainings()]
     assert len(folders) == 8 and folders.count("cells/plain_0") == 1
-    plains = {cell.settings for cell in found.cells if cell.folder == "cells/plain_0"}
+    plains = {cell.config for cell in found.cells if cell.folder == "cells/plain_0"}
     assert len(plains) == 1
 
 
 def test_one_folder_is_one_config():
     axes = ("quant.weights+quant.weight_bits=xnor+1,syq+2", "factor.name=cosine,linear", "factor.order=together,front")
     cells = plan(*axes, variants=("plain", "expanded", "float"), seeds=2).cells
-    assert len({cell.folder for cell in cells}) == len({(cell.folder, cell.settings) for cell in cells})
+    assert len({cell.folder for cell in cells}) == len({(cell.folder, cell.config) for cell in cells})
 
 
 def test_illegal_combinations_are_refused_or_named_and_left_out():
@@ -139,14 +139,13 @@ def test_the_commands_give_the_settings(tmp_path):
     """What the report tells to type, typed, is the cell: beside the file's fields and the user's own."""
     (tmp_path / "config.py").write_text(CONFIG)
     config = str(tmp_path / "config.py")
-    fields = ["--config.optimizer.boundaries=(0.3,)", "--config.optimizer.schedule=step"]
-    base = read(["--config", config, *fields], lambda values: None).settings
+    base = select(config, {"optimizer.boundaries": "(0.3,)", "optimizer.schedule": "step"}).config
     axes = [parse_axis("quant.weights+quant.weight_bits=xnor+1,syq+2"), parse_axis("expansion.leave=True,False")]
     found = make_plan(base, axes, ("plain", "expanded", "float"), 2)
     trainings = trainings_of(found, config, tmp_path / "out")
     assert len(trainings) == 2 * (2 + 4 + 1)
     for training in trainings[::3]:
-        assert training.command[:3] == ("python", "-m", "plq.main")
-        given = parse_training(list(training.command[3:]))
-        assert given.settings == training.cell.settings and given.workdir == training.folder
-    assert isinstance(base, Settings) and base.data.pad == 2
+        assert training.command[:2] == ("plq", "train")
+        given = parse_training(list(training.command[2:]))
+        assert given.config == training.cell.config and given.workdir == training.folder
+    assert isinstance(base, Config) and base.data.pad == 2

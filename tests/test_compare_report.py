@@ -12,20 +12,20 @@ import pytest
 from PIL import Image
 from runs import tiny_config
 
-from plq.compare.cells import Training
+from plq.compare.aggregate import aggregate, over_points
 from plq.compare.comparison import Comparison
-from plq.compare.findings import findings, over_points
 from plq.compare.history import History, timing
-from plq.compare.opening import Facts
 from plq.compare.plan import make_plan, parse_axis
+from plq.compare.preflight import Facts
 from plq.compare.report.curves import Mean, over_seeds, thinned
 from plq.compare.report.page import verdict, write_report
 from plq.compare.report.published import SVHN, published
 from plq.compare.report.sections import learned
 from plq.compare.report.svg import Axes, ticks
+from plq.compare.runs import Training
 from plq.compare.table import markdown
-from plq.config import settings
-from plq.describe import Row
+from plq.config.load import build_config
+from plq.trainer.describe import Row
 
 EPOCH, TOTAL, ZERO = 10, 40, 15
 SIZES = (100, 100, 800, 400, 50, 6_400, 12_800)
@@ -57,7 +57,7 @@ FACTS = Facts(EPOCH, TOTAL, ZERO, tuple((e / 10, max(0.0, 1 - e / 15)) for e in 
 
 
 def test_findings_are_those_of_the_records():
-    found = findings(HISTORIES, {"plain": FACTS, "expanded": FACTS})
+    found = aggregate(HISTORIES, {"plain": FACTS, "expanded": FACTS})
     assert found["final"]["plain"]["by_seed"] == {0: 60.0, 1: 50.0}
     assert found["difference"]["expanded"]["differences"] == pytest.approx((10.0, 4.0))
     assert found["convergence"]["by_seed"] == {
@@ -82,11 +82,11 @@ def test_convergence_by_training_accuracy_counts_whole_epochs_with_f_0():
         "expanded": {0: dataclasses.replace(HISTORIES["expanded"][0], train=train(exp, factors))},
     }
     facts = {"plain": FACTS, "expanded": FACTS}
-    assert findings(pair, facts)["training_convergence"]["by_seed"] == {0: {"plain": 4, "alone": 3}}
+    assert aggregate(pair, facts)["training_convergence"]["by_seed"] == {0: {"plain": 4, "alone": 3}}
     pair["expanded"][0] = dataclasses.replace(pair["expanded"][0], train=train((0.5,) * 8, factors))
-    found = findings(pair, facts)["training_convergence"]
+    found = aggregate(pair, facts)["training_convergence"]
     assert found["median"] == {"plain": 4, "alone": None} and found["never"] == {"plain": 0, "alone": 1}
-    assert "plain 4 (4), EXP-Net at f = 0 never (never);" in learned(findings(pair, facts))
+    assert "plain 4 (4), EXP-Net at f = 0 never (never);" in learned(aggregate(pair, facts))
 
 
 def test_convergence_by_training_accuracy_needs_an_epoch_with_f_0():
@@ -94,27 +94,27 @@ def test_convergence_by_training_accuracy_needs_an_epoch_with_f_0():
     for seed, history in HISTORIES["expanded"].items():
         train = tuple({**record, "factor": 0.1} for record in history.train) if seed else ()
         never["expanded"][seed] = dataclasses.replace(history, train=train)
-    found = findings(never, {"plain": FACTS, "expanded": FACTS})
+    found = aggregate(never, {"plain": FACTS, "expanded": FACTS})
     assert found["training_convergence"]["by_seed"] == {} and learned(found) == ""
     assert markdown({"": found}, ("plain", "expanded")).endswith("| 4, 4, 4 | - |")
 
 
 def test_no_seed_that_both_have_is_no_convergence():
     apart = {"plain": {0: HISTORIES["plain"][0]}, "expanded": {1: HISTORIES["expanded"][1]}}
-    found = findings(apart, {"plain": FACTS, "expanded": FACTS})
+    found = aggregate(apart, {"plain": FACTS, "expanded": FACTS})
     assert found["difference"] == {} and found["convergence"]["by_seed"] == {}
     assert markdown({"": found}, ("plain", "expanded")).endswith("| - | - | - |")
 
 
 def test_findings_with_one_variant_or_none():
-    alone = findings({"plain": HISTORIES["plain"], "expanded": {}}, {"plain": FACTS, "expanded": FACTS})
+    alone = aggregate({"plain": HISTORIES["plain"], "expanded": {}}, {"plain": FACTS, "expanded": FACTS})
     assert alone["difference"] == {} and alone["convergence"] is None and alone["removal"] == {}
-    assert findings({"plain": {}}, {"plain": FACTS})["final"] == {}
+    assert aggregate({"plain": {}}, {"plain": FACTS})["final"] == {}
 
 
 def test_only_seeds_of_both_are_paired():
     third = {"plain": HISTORIES["plain"], "expanded": {1: HISTORIES["expanded"][1], 2: HISTORIES["expanded"][0]}}
-    pair = findings(third, {"plain": FACTS, "expanded": FACTS})["difference"]["expanded"]
+    pair = aggregate(third, {"plain": FACTS, "expanded": FACTS})["difference"]["expanded"]
     assert pair["seeds"] == [1] and pair["n"] == 1 and pair["low"] is None
 
 
@@ -163,20 +163,20 @@ def test_axes():
 
 def test_published_points_are_those_of_the_cell():
     config = {"data__name": "svhn_cropped", "quant__weights": "syq", "quant__weight_bits": 2, "model__width": 0.25}
-    assert published(settings(tiny_config(**config, quant__activation_bits=1))) == (92.83, 93.88)
-    assert published(settings(tiny_config(**config, quant__activation_bits=4))) is None
-    assert published(settings(tiny_config(**{**config, "data__name": "digits"}))) is None
-    assert published(settings(tiny_config(**{**config, "model__width": 0.3}))) is None
+    assert published(build_config(tiny_config(**config, quant__activation_bits=1))) == (92.83, 93.88)
+    assert published(build_config(tiny_config(**config, quant__activation_bits=4))) is None
+    assert published(build_config(tiny_config(**{**config, "data__name": "digits"}))) is None
+    assert published(build_config(tiny_config(**{**config, "model__width": 0.3}))) is None
     assert len(SVHN) == 6 and all(plain < exp for row in SVHN.values() for plain, exp in row)
 
 
 def comparison(directory, *axes, failed=(), **fields):
     """Of histories as above at every point."""
     plan = make_plan(
-        settings(tiny_config(**fields)), [parse_axis(axis) for axis in axes], ("plain", "expanded"), 2, True
+        build_config(tiny_config(**fields)), [parse_axis(axis) for axis in axes], ("plain", "expanded"), 2, True
     )
     facts = {(label, variant): FACTS for label in plan.points for variant in plan.variants}
-    points = {label: findings(HISTORIES, {"plain": FACTS, "expanded": FACTS}) for label in plan.points}
+    points = {label: aggregate(HISTORIES, {"plain": FACTS, "expanded": FACTS}) for label in plan.points}
     trainings = {(c.point, c.variant, c.seed): Training(c, ("python", "<x>"), directory) for c in plan.cells}
     histories = dict.fromkeys(plan.points, HISTORIES)
     config = "configs/<a>_with_a_long_name_without_any_space.py"
@@ -197,7 +197,7 @@ def page(tmp_path_factory):
     failed = {"cells/x": "step 3: the loss <is> not finite"}
     found = comparison(directory, *axes, failed=failed, data__name="svhn_cropped", model__width=0.125)
     probes = {label: {variant: {0: PROBE, 1: PROBE} for variant in ("plain", "expanded")} for label in found.points}
-    return write_report(found, probes, directory, "python -m plq.compare --config <a>")
+    return write_report(found, probes, directory, "plq compare --config <a>")
 
 
 class Reader(html.parser.HTMLParser):
@@ -248,7 +248,7 @@ def test_the_page_says_what_was_found(page):
     for number in ("+7.00 [-31.12, 45.12]", "+10.00", "70.00", "55.00 ± 7.07", "62.00 ± 11.31"):
         assert number in words, number
     assert words.count("mean over all cells") == 3  # in the verdict, the figure and the table
-    assert words.count("in detail".capitalize()) == 1 and "python -m plq.compare --config <a>" in words
+    assert words.count("in detail".capitalize()) == 1 and "plq compare --config <a>" in words
     assert "re-estimated" in words and "DoReFa 1/2" in words
 
 
@@ -283,7 +283,7 @@ def test_a_single_point_needs_no_grid(tmp_path):
 def test_nothing_finished_is_a_page_too(tmp_path):
     found = comparison(tmp_path)
     nothing = {"plain": {}, "expanded": {}}
-    empty = findings(nothing, {"plain": FACTS, "expanded": FACTS})
+    empty = aggregate(nothing, {"plain": FACTS, "expanded": FACTS})
     found = dataclasses.replace(found, histories={"": nothing}, points={"": empty}, failed={"cells/plain_0": "why"})
     words = read(write_report(found, {"": nothing}, tmp_path, "")).words
     assert "cells/plain_0: why" in words and "Nothing to compare" in words

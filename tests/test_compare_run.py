@@ -28,7 +28,7 @@ def command(tmp_path_factory):
     (folder / "out" / "cells" / "float_0").mkdir(parents=True)
     (folder / "out" / "cells" / "float_0" / "cat.png").write_text("cat")
     options = ["--config", str(folder / "config.py"), "--seeds", "1", "--variants", "plain,expanded,float"]
-    return [sys.executable, "-m", "plq.compare", *options, "--out", str(folder / "out")]
+    return [sys.executable, "-m", "plq", "compare", *options, "--out", str(folder / "out")]
 
 
 def environment():
@@ -74,7 +74,7 @@ def test_what_a_comparison_leaves(finished):
     out, _ = finished
     assert {path.name for path in out.iterdir()} == {".lock", "cells", "compare.json", "figures", "report.html"}
     found = json.loads((out / "compare.json").read_text())
-    assert found["command"].startswith("python -m plq.compare --config")
+    assert found["command"].startswith("plq compare --config")
     assert found["overall"] == {}  # of a single point
     point = found["points"][""]
     assert point["difference"]["expanded"]["n"] == 1 and point["final"]["plain"]["by_seed"].keys() == {"0"}
@@ -82,12 +82,12 @@ def test_what_a_comparison_leaves(finished):
 
 
 def test_another_config_or_a_busy_folder_is_refused(finished, monkeypatch):
-    from plq.compare.__main__ import main
+    from plq.cli.compare import main
     from plq.report.workdir import lock
 
     out, done = finished
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    arguments = [str(argument) for argument in done.args[3:]]
+    arguments = [str(argument) for argument in done.args[4:]]
     with pytest.raises(
         UserError, match=rf"another config \(data.pad: saved 0, now 1\); choose another folder than {out}"
     ):
@@ -97,7 +97,7 @@ def test_another_config_or_a_busy_folder_is_refused(finished, monkeypatch):
 
 
 def test_a_single_training_has_a_report(finished, monkeypatch, capsys):
-    from plq.compare.report.__main__ import main
+    from plq.cli.report import main
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     workdir = finished[0] / "cells" / "expanded_0"

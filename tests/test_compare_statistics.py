@@ -2,7 +2,7 @@
 
 import pytest
 
-from plq.compare.statistics import Removal, first_reaching, median_time, paired, removal_cost, summary
+from plq.compare.statistics import PruneReport, first_reaching, median_time, paired, removal_cost, summary
 
 
 def test_mean_and_standard_deviation():
@@ -48,7 +48,7 @@ def test_never_is_later_than_every_time():
 def test_what_removal_costs():
     """f is 0 from 1.5 on: 0.8 before it, down to 0.3, back at epoch 5."""
     times, accuracies, factors = [1, 2, 3, 4, 5, 6], [0.8, 0.5, 0.3, 0.7, 0.85, 0.1], [0.4, 0, 0, 0, 0, 0]
-    assert removal_cost(times, accuracies, factors, zero=1.5) == Removal(0.8, 0.3, 3.5)
-    assert removal_cost(times[:4], accuracies[:4], factors[:4], zero=1.5) == Removal(0.8, 0.3, None)
+    assert removal_cost(times, accuracies, factors, zero=1.5) == PruneReport(0.8, 0.3, 3.5)
+    assert removal_cost(times[:4], accuracies[:4], factors[:4], zero=1.5) == PruneReport(0.8, 0.3, None)
     assert removal_cost(times, accuracies, [0.0] * 6, zero=0) is None
     assert removal_cost([1], [0.9], [0.5], zero=2) is None

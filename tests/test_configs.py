@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from tfds_sets import noise, write_set
 
-from plq.config import default, default_workdir, load, quick, settings
-from plq.describe import shape_and_classes
+from plq.config.load import build_config, default, default_workdir, load, quick
 from plq.errors import UserError
-from plq.experiment import assemble
 from plq.layers.describe import layer_table
+from plq.trainer.data_shape import shape_and_classes
+from plq.trainer.setup import assemble
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(ROOT.glob("configs/*.py"))
@@ -24,7 +24,7 @@ def arguments(file: Path) -> list[str]:
 
 def layers(config):
     """Of the network with its branches, built without data."""
-    chosen = settings(config)
+    chosen = build_config(config)
     image_shape, num_classes = shape_and_classes(chosen.data, None, None)
     network = chosen.architecture(num_classes).expanded(chosen.expansion.merge, 1.0)
     return layer_table(network, image_shape)
@@ -98,7 +98,7 @@ def test_a_quick_run_takes_a_step(name, argument, tmp_path):
         config.data.data_dir = str(write_set(tmp_path, images, name="svhn_cropped"))
         config.data.cache_dir = str(tmp_path / "cache")
     config.mesh.data = 1
-    experiment = assemble(settings(config))
-    state = experiment.step(experiment.initial_state(), *experiment.batch(0))
+    setup = assemble(build_config(config))
+    state = setup.step(setup.initial_state(), *setup.batch(0))
     assert int(state.tally.broken_step) == -1 and float(state.tally.loss) > 0
-    assert experiment.total_steps < 100 and experiment.task.factor.zero_from < experiment.total_steps
+    assert setup.total_steps < 100 and setup.task.factor.end_step < setup.total_steps

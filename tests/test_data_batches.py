@@ -12,8 +12,8 @@ from networks import digit_images
 
 from plq.data.augment import Augmentation, augment, normalize
 from plq.data.order import batch_indices, steps_per_epoch
+from plq.data.prefetch import padded_batches, prefetch
 from plq.data.sets import Split
-from plq.data.stream import eval_batches, prefetch
 from plq.errors import UserError
 
 
@@ -136,7 +136,7 @@ def test_prefetch_hands_errors_on_and_stops_early():
 @settings(max_examples=30, deadline=None)
 def test_evaluation_counts_each_example_once(examples, batch):
     split = Split(np.arange(examples, dtype=np.uint8)[:, None, None, None], np.arange(examples, dtype=np.int32))
-    batches = list(eval_batches(split, batch))
+    batches = list(padded_batches(split, batch))
     assert all(len(images) == len(labels) == len(mask) == batch for images, labels, mask in batches)
     seen = np.concatenate([labels[mask > 0] for _, labels, mask in batches])
     np.testing.assert_array_equal(seen, np.arange(examples))

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from plq import prepare
-from plq.data import crops, jpeg
-from plq.data.feed import RecordFeed
-from plq.data.records import Plan, Tally, middles, train_batches
+from plq.cli import prepare
+from plq.data import crops, jpeg, preparation
+from plq.data.loader import RecordLoader
+from plq.data.records import Plan, Tally, center_crops, train_batches
 from plq.data.source import RecordSource
 from plq.errors import UserError
 
@@ -277,10 +277,10 @@ def test_too_many_unreadable_records_end_the_run(damaged):
     with pytest.raises(UserError, match=r"of \d+ records are unreadable.*share of 0 \(data.corrupt_share\)"):
         batches(damaged, corrupt_share=0)
     assert len(batches(damaged, corrupt_share=0.004)) == 6  # 4 of 48, within 4 of the first 1,000
-    tally = Tally(0.01)
-    tally.count(5000, ["a"] * 50)
+    metrics = Tally(0.01)
+    metrics.count(5000, ["a"] * 50)
     with pytest.raises(UserError, match="51 of 5051"):
-        tally.count(0, ["photos: b"])
+        metrics.count(0, ["photos: b"])
 
 
 @pytest.mark.filterwarnings("ignore:.*another takes its place")
@@ -289,7 +289,7 @@ def test_a_set_of_nothing_readable_ends(tmp_path):
     with pytest.raises(UserError, match="readable image"):
         batches(source, batch=2, corrupt_share=1)
     with pytest.raises(UserError, match="photos train record 0: not a readable image"):
-        list(middles(source, 4, SIZE))
+        list(center_crops(source, 4, SIZE))
 
 
 def assert_no_readers():
@@ -342,14 +342,14 @@ def test_a_damaged_file_and_a_grey_set_are_user_errors(tmp_path):
 
 
 def test_evaluation_takes_the_middle_of_each_record_in_order(source):
-    found = list(middles(source, 10, SIZE, threads=2))
+    found = list(center_crops(source, 10, SIZE, threads=2))
     assert [len(labels) for _, labels in found] == [10, 10, 4]
     images, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     np.testing.assert_array_equal(labels, [source[index][1] for index in range(24)])
     whole = crops.center_crop(jpeg.decode_rgb(source[2][0], "x"), SIZE).astype(int)
     assert images.shape == (24, *SIZE, 3) and np.abs(images[2] - whole).mean() < 2
-    feed = RecordFeed(source, 10, 0, SIZE, "resized", True, threads=2, corrupt_share=0)
-    *_, (filled, others, mask) = feed.in_order()
+    feed = RecordLoader(source, 10, 0, SIZE, "resized", True, threads=2, corrupt_share=0)
+    *_, (filled, others, mask) = feed.eval_batches()
     assert len(filled) == len(others) == len(mask) == 10 and mask.sum() == 4
     np.testing.assert_array_equal(filled[:4], images[20:])
 
@@ -359,7 +359,7 @@ def test_real_photographs_train_and_evaluate(monkeypatch):
     train, validation = (RecordSource("imagenet2012", split) for split in ("train", "validation"))
     assert len(train.class_names) == 1000 and len(train) >= 64
     first = batches(train, 0, 1, 32, corrupt_share=0)
-    images, labels = next(middles(validation, 16, (224, 224)))
+    images, labels = next(center_crops(validation, 16, (224, 224)))
     assert images.shape == (16, 224, 224, 3) and 60 < images.mean() < 180 and labels.max() < 1000
     without_extras(monkeypatch)
     slow = batches(train, 0, 1, 32, corrupt_share=0)
@@ -415,7 +415,7 @@ def test_prepare_says_what_is_missing_or_wrong(archive, monkeypatch):
     _, folder = archive
     with pytest.raises(UserError, match="plq_prepared_photo: not a set .*did you mean plq_prepared_photos"):
         prepared(folder, "plq_prepared_photo")
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
     with pytest.raises(UserError, match="GiB free, preparing takes about"):
         prepared(folder)
     monkeypatch.undo()
@@ -432,7 +432,7 @@ def test_prepare_says_what_is_missing_or_wrong(archive, monkeypatch):
 
 def test_prepare_names_the_extra_where_tensorflow_is_missing(archive, monkeypatch):
     _, folder = archive
-    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(preparation.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(globals(), "tf", None)
     with pytest.raises(UserError, match=r"takes TensorFlow, which is not installed; pip install 'plq\[prepare\]'"):
         prepared(folder)
@@ -441,11 +441,11 @@ def test_prepare_names_the_extra_where_tensorflow_is_missing(archive, monkeypatc
 def test_a_second_try_does_not_check_again_what_has_not_changed(archive, monkeypatch, capsys):
     _, folder = archive
     interrupted = lambda *given: (_ for _ in ()).throw(KeyboardInterrupt)
-    monkeypatch.setattr(prepare, "_prepare", interrupted)
+    monkeypatch.setattr(preparation, "_prepare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepared(folder)
-    checked, check = [], prepare.check_archive
-    monkeypatch.setattr(prepare, "check_archive", lambda path, info: checked.append(path) or check(path, info))
+    checked, check = [], preparation.check_archive
+    monkeypatch.setattr(preparation, "check_archive", lambda path, info: checked.append(path) or check(path, info))
     with pytest.raises(KeyboardInterrupt):
         prepared(folder)
     assert not checked and "photos.bin: checked before" in capsys.readouterr().out
@@ -455,7 +455,7 @@ def test_a_second_try_does_not_check_again_what_has_not_changed(archive, monkeyp
         prepared(folder)
     assert len(checked) == 1
     (folder / "archives" / "photos.bin").write_bytes(b"archive")
-    (folder / "sets" / "plq_prepared_photos" / prepare.CHECKED).write_text("[1")
+    (folder / "sets" / "plq_prepared_photos" / preparation.CHECKED).write_text("[1")
     monkeypatch.undo()
     prepared(folder)
 
@@ -465,13 +465,13 @@ def test_what_an_unfinished_run_left_does_not_count_as_taken_space(archive, monk
     left = folder / "sets" / "plq_prepared_photos" / "incomplete.ABC123_1.0.0"
     left.mkdir(parents=True)
     free = lambda _: SimpleNamespace(free=0 if left.exists() else 2**30)
-    monkeypatch.setattr(prepare.shutil, "disk_usage", free)
+    monkeypatch.setattr(preparation.shutil, "disk_usage", free)
     prepared(folder)
 
 
 def test_two_do_not_prepare_one_set(archive):
     _, folder = archive
-    alone = prepare._alone(folder / "sets" / "plq_prepared_photos")
+    alone = preparation._alone(folder / "sets" / "plq_prepared_photos")
     with alone, pytest.raises(UserError, match="another process is preparing it"):
         prepared(folder)
     prepared(folder)

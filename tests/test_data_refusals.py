@@ -9,16 +9,16 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tfds_sets import noise, png, write_set
 
+from plq.config.schema import Data
 from plq.data.images import open_image, pixels
 from plq.data.jpeg import decode_rgb
 from plq.data.labels import require_labels
 from plq.data.sets import describe, load_split
 from plq.data.source import RecordSource
 from plq.errors import UserError
-from plq.evaluate import open_labelled
-from plq.experiment import evaluation
-from plq.remote.address import place
-from plq.settings import Data
+from plq.storage.address import place
+from plq.trainer.evaluation import evaluation
+from plq.trainer.image_comparison import open_labelled
 
 
 def write(folder, splits, name="mine", label=None, dtype=np.uint8, shape=(None, None, 3)):
@@ -209,7 +209,7 @@ def test_a_folder_that_is_too_deep_or_too_shallow_names_the_right_one(folder, mo
     monkeypatch.setenv("HOME", str(root.parent))
     assert describe("mine", f"~/{root.name}/").class_names == ("ant", "bee", "cow")
     assert place(f"~/{root.name}") == root
-    with pytest.raises(UserError, match="~nobody-of-that-name/x: there is no such home folder"):
+    with pytest.raises(UserError, match="not found in ~nobody-of-that-name/x"):
         describe("mine", "~nobody-of-that-name/x")
 
 

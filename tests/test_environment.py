@@ -8,10 +8,10 @@ import pytest
 from frozen_models import small_model
 from PIL import Image
 
-from plq.card import card
 from plq.errors import UserError, printable
-from plq.frozen.file import encode
-from plq.output import write_text_atomic
+from plq.report.model_card import card
+from plq.runtime.file_format import encode
+from plq.storage.output import write_text_atomic
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def program(folder, *command, stdout=subprocess.PIPE, **environment):
     ({"LANG": "C"}, "é日.png: ".encode()),
 ])  # fmt: skip
 def test_what_an_encoding_lacks_is_shown_as_an_escape(environment, shown, folder):
-    done = program(folder, "plq.predict", "--model", "é.plq", "é日.png", "gone é.png", **environment)
+    done = program(folder, "plq", "predict", "--model", "é.plq", "é日.png", "gone é.png", **environment)
     assert shown in done.stdout and done.returncode == 2
     assert done.stderr.startswith(b"plq: gone ") and done.stderr.count(b"\n") == 1
 
 
 def test_a_full_disk_behind_the_output_is_one_line(folder):
     with open("/dev/full", "wb") as full:
-        done = program(folder, "plq.info", "é.plq", stdout=full)
+        done = program(folder, "plq", "info", "é.plq", stdout=full)
     assert done.returncode == 2 and done.stderr == b"plq: output: No space left on device\n"
 
 
@@ -64,25 +64,25 @@ def test_a_message_is_one_printable_line():
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda", "nonsense", "cpu,tpu"])
 def test_a_platform_that_is_not_there_is_one_line(platform, folder, tmp_path):
-    (folder / "c.py").write_text("from plq.config import default\ndef get_config(): return default()\n")
+    (folder / "c.py").write_text("from plq.config.load import default\ndef get_config(): return default()\n")
     done = program(folder, "plq.main", "--config", "c.py", "--workdir", str(tmp_path / "w"), JAX_PLATFORMS=platform)
     wanted = f"plq: JAX_PLATFORMS={platform}: JAX finds no such platform here; allowed: cpu, or none named\n"
     assert done.returncode == 2 and done.stderr.decode() == wanted and not (tmp_path / "w").exists()
 
 
 EVERY = [
-    ["plq.describe", "--config", "c.py"], ["plq.predict", "--model", "é.plq", "é日.png"],
-    ["plq.evaluate", "--model", "é.plq"], ["plq.prune", "--workdir", "w", "--out", "m"],
-    ["plq.freeze", "--model", "w", "--out", "x.plq"], ["plq.compare", "--config", "c.py", "--out", "o"],
-    ["plq.export", "--format", "stablehlo", "--model", "é.plq", "--out", "e", "--unchecked"],
-    ["plq.compare.report", "--workdir", "w"],
+    ["describe", "--config", "c.py"], ["predict", "--model", "é.plq", "é日.png"],
+    ["evaluate", "--model", "é.plq"], ["prune", "--workdir", "w", "--out", "m"],
+    ["freeze", "--model", "w", "--out", "x.plq"], ["compare", "--config", "c.py", "--out", "o"],
+    ["export", "--format", "stablehlo", "--model", "é.plq", "--out", "e", "--unchecked"],
+    ["report", "--workdir", "w"],
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", EVERY, ids=lambda command: command[0])
 def test_every_program_that_computes_says_so(command, folder):
-    (folder / "c.py").write_text("from plq.config import default\ndef get_config(): return default()\n")
-    done = program(folder, *command, JAX_PLATFORMS="nonsense")
+    (folder / "c.py").write_text("from plq.config.load import default\ndef get_config(): return default()\n")
+    done = program(folder, "plq", *command, JAX_PLATFORMS="nonsense")
     assert done.returncode == 2 and done.stderr.startswith(b"plq: JAX_PLATFORMS=nonsense: "), done.stderr
     assert done.stderr.count(b"\n") == 1 and not (folder / "o").exists()
 

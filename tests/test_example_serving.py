@@ -28,10 +28,10 @@ from starlette.testclient import TestClient
 import plq
 from plq.data.digits import load_digits
 from plq.errors import UserError
-from plq.frozen.file import Frozen, encode
-from plq.frozen.model import FrozenModel, from_frozen
-from plq.layers.kit import Precision
+from plq.layers.factory import QuantConfig
 from plq.models.registry import Architecture
+from plq.runtime.file_format import Frozen, encode
+from plq.runtime.frozen import FrozenModel, from_frozen
 
 FOLDER = Path(__file__).parents[1] / "examples" / "serving"
 MODULES = ("serve", "app", "batcher", "picture")
@@ -125,7 +125,7 @@ def batched(example, run, images, largest=4):
 
     async def main():
         async with example["batcher"].Batcher(counted, images.shape[1:], largest, 0.05) as batcher:
-            return await asyncio.gather(*map(batcher, images), return_exceptions=True)
+            return await asyncio.replicate(*map(batcher, images), return_exceptions=True)
 
     return asyncio.run(main()), sizes
 
@@ -175,7 +175,7 @@ def test_all_batch_sizes_are_compiled_before_the_first_request(example):
 
 @functools.cache
 def colour_model() -> FrozenModel:
-    architecture = Architecture("svhn", 10, Precision("dorefa", 2, "clip", 2), width=0.02)
+    architecture = Architecture("svhn", 10, QuantConfig("dorefa", 2, "clip", 2), width=0.02)
     return from_frozen(Frozen(written(architecture, (40, 40, 3)), CLASSES, "square", {}))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from plq.checkpoint.model_file import read_model
 from plq.layers.convert import Rule, convert, unused_rules
-from plq.variables import flatten
+from plq.layers.variables import flatten
 
 FOLDER = Path(__file__).parents[1] / "examples" / "own_network"
 

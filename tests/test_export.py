@@ -16,19 +16,19 @@ from frozen_models import CHANNELS, digits, frozen_model, small_model
 from PIL import Image
 from runs import tiny_config
 
-from plq.config import settings
+from plq.cli.export import main
+from plq.config.load import build_config
 from plq.errors import UserError
-from plq.export import check, formats, qdq, stablehlo
-from plq.export.__main__ import main
-from plq.export.check import Exported, compare
-from plq.export.formats import FORMATS, export_onnx
-from plq.export.qonnx import QONNX, signed_bits
-from plq.export.running import feed, onnx_session, operations_of
-from plq.frozen.file import encode, write
-from plq.frozen.grid import Grid
-from plq.frozen.model import from_frozen
-from plq.frozen.nodes import Product
-from plq.frozen.pack import pack
+from plq.exporters import check, formats, qdq, stablehlo
+from plq.exporters.check import Exported, compare
+from plq.exporters.formats import FORMATS, export_onnx
+from plq.exporters.qonnx import QONNX, signed_bits
+from plq.exporters.running import feed, onnx_session, operations_of
+from plq.runtime.file_format import encode, write
+from plq.runtime.frozen import from_frozen
+from plq.runtime.grid import Grid
+from plq.runtime.nodes import Product
+from plq.runtime.pack import pack
 
 IMAGES = 16
 NETS = {  # network, size, width, weights, bits, activations, bits; how many layers run on integers, of how many
@@ -181,7 +181,7 @@ def test_only_the_fast_file_has_misplaced_steps(tmp_path):
 
 def test_a_file_that_breaks_the_rule_is_refused_with_the_remedy(file, monkeypatch):
     wrong_scale(monkeypatch)
-    config = settings(tiny_config(data__image_size=9)).to_json()
+    config = build_config(tiny_config(data__image_size=9)).to_json()
     write(file, encode(small_model({"config": config}, **EIGHT_BITS).frozen))
     with pytest.raises(UserError, match="; without --fast no step is misplaced$"):
         main(["--format", "onnx", "--fast", "--model", str(file), "--out", str(file.parent / "out")])
@@ -288,7 +288,7 @@ def test_qonnx_survives_its_own_transformations(tmp_path):
 @pytest.fixture
 def file(tmp_path):
     """A frozen model of 9x9 digits."""
-    config = settings(tiny_config(data__image_size=9)).to_json()
+    config = build_config(tiny_config(data__image_size=9)).to_json()
     path = tmp_path / "model.plq"
     write(path, encode(small_model({"config": config}).frozen))
     return path

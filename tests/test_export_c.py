@@ -16,21 +16,21 @@ from random_graphs import random_graph
 from runs import tiny_config
 
 import plq
-from plq.config import settings as chosen
+from plq.cli.export import main
+from plq.config.load import build_config as chosen
 from plq.errors import UserError
-from plq.export.__main__ import main
-from plq.export.c import build, packing
-from plq.export.c.engine import NAME, compiled
-from plq.export.c.folder import files_of
-from plq.export.c.memory import Buffer, place
-from plq.export.c.reference import Reference
-from plq.export.c.source import Source
-from plq.export.check import Exported, compare
-from plq.frozen.file import Frozen, encode, write
-from plq.frozen.graph import Graph
-from plq.frozen.grid import Grid
-from plq.frozen.model import from_frozen
-from plq.frozen.run import plan
+from plq.exporters.c import build, packing
+from plq.exporters.c.engine import NAME, compiled
+from plq.exporters.c.folder import files_of
+from plq.exporters.c.memory import Buffer, place
+from plq.exporters.c.reference import Reference
+from plq.exporters.c.source import Source
+from plq.exporters.check import Exported, compare
+from plq.runtime.executor import plan
+from plq.runtime.file_format import Frozen, encode, write
+from plq.runtime.frozen import from_frozen
+from plq.runtime.graph import Graph
+from plq.runtime.grid import Grid
 
 CLASSES = tuple(map(str, range(10)))
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from frozen_models import BINARY, CHANNELS, small_graph
 
-from plq.export.requantize import expansions, is_exact, requantize
-from plq.export.steps import Steps, steps_of
-from plq.export.units import Unit, find_units, is_matrix
-from plq.export.window import window
-from plq.frozen.arithmetic import before_rounding, on_grid
-from plq.frozen.graph import Graph
-from plq.frozen.grid import Grid
-from plq.frozen.nodes import Add, Conv, Flatten
+from plq.exporters.requantize import expansions, is_exact, requantize
+from plq.exporters.saturation import window
+from plq.exporters.thresholds import Steps, steps_of
+from plq.exporters.units import Unit, find_units, is_matrix
+from plq.runtime.arithmetic import before_rounding, on_grid
+from plq.runtime.graph import Graph
+from plq.runtime.grid import Grid
+from plq.runtime.nodes import Add, Conv, Flatten
 
 TOP = 3
 
@@ -52,7 +52,7 @@ def test_every_sum_gives_the_code_that_real_arithmetic_gives(case):
     steps = steps_of(found, unit)
     ratio = found.values["codes"].scale / unit.activation.scale * (2 if unit.grid.levels else 1)
     result = requantize(steps, TOP, found.values["codes"].scale, found.values["codes"].scale / ratio)
-    assert result.misplaced.sum() == 0 and is_exact(result.kernel, 7 if case == "lsq 3" else TOP)
+    assert result.off_by_one.sum() == 0 and is_exact(result.kernel, 7 if case == "lsq 3" else TOP)
     assert (found.tensors["norm/scale"] < 0).any() and steps.reached.any(1).all()
     for channel in range(CHANNELS):
         sums = np.arange(steps.low[channel], steps.high[channel] + 1)
@@ -86,7 +86,7 @@ def test_eight_bits_are_off_by_one_sum_at_most_and_say_so():
     found.tensors["norm/scale"] /= 64
     steps = steps_of(found, only_unit(found))
     result = requantize(steps, 255, 0.25, 1 / 64)
-    assert result.misplaced.sum() > 0
+    assert result.off_by_one.sum() > 0
     assert not is_exact(result.kernel, 255)
     for channel in range(CHANNELS):
         sums = np.arange(steps.low[channel], steps.high[channel] + 1, 97)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from frozen_models import digits, small_model
 
-from plq.export.stablehlo import STABLEHLO, serialized
+from plq.exporters.stablehlo import STABLEHLO, serialized
 
 FILES = sorted(Path(__file__).parent.glob("stablehlo/*.stablehlo"))
 READS_OF_OLDEST = (1, 16, 0)  # JAX 0.10.0, by jaxlib.mlir.dialects.stablehlo.get_current_version

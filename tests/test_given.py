@@ -10,17 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from plq import describe, evaluate, freeze, info, main, predict, prune
-from plq.compare import __main__ as compare
-from plq.compare.report import __main__ as report
-from plq.config import load, split
+from plq.cli import compare, describe, evaluate, export, freeze, info, predict, prune, report
+from plq.cli import train as main
+from plq.config.flagfile import expanded
+from plq.config.load import load, split
 from plq.errors import UserError
-from plq.export import __main__ as export
-from plq.flagfile import expanded
-from plq.frozen.file import encode
-from plq.paths import path_of
+from plq.runtime.file_format import encode
+from plq.storage.paths import path_of
 
-PLAIN = "from plq.config import default\ndef get_config(argument=''):\n    c = default()\n    {}\n    return c\n"
+PLAIN = "from plq.config.load import default\ndef get_config(argument=''):\n    c = default()\n    {}\n    return c\n"
 
 
 @pytest.fixture
@@ -89,7 +87,7 @@ from __future__ import annotations
 import dataclasses, json, pickle
 from pathlib import Path
 from neighbour import SEED
-from plq.config import default
+from plq.config.load import default
 
 @dataclasses.dataclass
 class Mine:
@@ -186,7 +184,7 @@ def test_what_is_wrong_with_a_config_file_is_one_line(text, message, here):
 
 def test_a_frozen_config_can_be_shrunk(here):
     (here / "c.py").write_text(
-        "from ml_collections import FrozenConfigDict\nfrom plq.config import default\n"
+        "from ml_collections import FrozenConfigDict\nfrom plq.config.load import default\n"
         "def get_config(): return FrozenConfigDict(default())\n"
     )
     assert load(here / "c.py", "quick").train.epochs == 2.0

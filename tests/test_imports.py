@@ -12,7 +12,7 @@ import pytest
 from frozen_models import small_model
 from packaging.utils import canonicalize_name
 
-from plq.frozen.file import encode
+from plq.runtime.file_format import encode
 
 ROOT = Path(__file__).parents[1]
 TRAINING = {"flax", "optax", "orbax", "tensorflow_datasets", "grain", "ml_collections", "absl", "safetensors"}
@@ -40,13 +40,13 @@ SERVE = """
 import numpy, plq
 model = plq.load(sys.argv[2])
 assert model(numpy.zeros((2, 9, 9, 1), "uint8")).shape == (2, 10)
-import plq.info
-plq.info.main([sys.argv[2]])
-import plq.predict
+import plq.cli.info
+plq.cli.info.main([sys.argv[2]])
+import plq.cli.predict
 from PIL import Image
 image = sys.argv[2] + ".png"
 Image.new("L", (9, 9)).save(image)
-plq.predict.main(["--model", sys.argv[2], image])
+plq.cli.predict.main(["--model", sys.argv[2], image])
 """
 
 EXAMPLE = """

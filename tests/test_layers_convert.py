@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plq.checkpoint.prune import prune
 from plq.errors import UserError
 from plq.layers.convert import Rule, conversion_table, convert, unused_rules
 from plq.layers.dropin import Conv, Dense
-from plq.prune import drop_ancillary
-from plq.variables import ancillary_leaves, flatten
+from plq.layers.variables import ancillary_leaves, flatten
 
 RULES = [Rule("stem", 32, 32, expand=False), Rule("head", 8, 8, expand=False), Rule("*", 2, 2)]
 
@@ -45,7 +45,7 @@ def run(network, variables, images):
 
 
 def test_without_its_branch_it_gives_the_same_bits(images, variables):
-    stripped = drop_ancillary(variables)
+    stripped = prune(variables)
     at_zero = run(convert(Own(), RULES, jnp.float32(0.0)), variables, images)
     np.testing.assert_array_equal(run(convert(Own(), RULES), stripped, images), at_zero)
     assert np.abs(run(convert(Own(), RULES, 1.0), variables, images) - at_zero).max() > 1e-3
@@ -54,7 +54,7 @@ def test_without_its_branch_it_gives_the_same_bits(images, variables):
 
 def test_variables_stay_where_the_network_has_them(images, variables):
     own = jax.eval_shape(Own().init, jax.random.key(0), images)
-    kept = flatten(drop_ancillary(variables))
+    kept = flatten(prune(variables))
     assert {path: leaf.shape for path, leaf in kept.items()} == {
         path: leaf.shape for path, leaf in flatten(own).items()
     }
@@ -63,7 +63,7 @@ def test_variables_stay_where_the_network_has_them(images, variables):
 
 
 def test_32_bits_and_no_branch_is_the_network_itself(images, variables):
-    rules, plain = [Rule("*", 32, 32, expand=False)], drop_ancillary(variables)
+    rules, plain = [Rule("*", 32, 32, expand=False)], prune(variables)
     np.testing.assert_array_equal(run(convert(Own(), rules), plain, images), run(Own(), plain, images))
 
 
@@ -97,7 +97,7 @@ def test_a_network_that_takes_its_layers_as_arguments(images):
     fields = Rule("*", 2, 2).fields
     made = lambda *factor: Injected(partial(Conv, **fields(*factor)), partial(Dense, **fields(*factor)))
     variables = jax.jit(made(1.0).init)(jax.random.key(0, impl="rbg"), images)
-    stripped = drop_ancillary(variables)
+    stripped = prune(variables)
     own = jax.eval_shape(Injected().init, jax.random.key(0), images)
     assert jax.tree.map(jnp.shape, stripped) == jax.tree.map(jnp.shape, own)
     assert {path.split("/")[1] for path in ancillary_leaves(variables)} == {"Conv_0", "Conv_1", "Dense_0"}
@@ -114,7 +114,7 @@ def test_other_numbers_of_axes(axes):
     x = jnp.asarray(np.random.default_rng(1).random((2, *(5,) * axes, 3), np.float32))
     rules = [Rule("*", 1, 2)]
     variables = convert(network, rules, 0.0).init(jax.random.key(0), x)
-    stripped = run(convert(network, rules), drop_ancillary(variables), x)
+    stripped = run(convert(network, rules), prune(variables), x)
     np.testing.assert_array_equal(run(convert(network, rules, 0.0), variables, x), stripped)
 
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plq.checkpoint.prune import prune
 from plq.errors import UserError
 from plq.layers.convert import Converted, Rule, conversion_table, convert, converting
-from plq.prune import drop_ancillary
-from plq.variables import ancillary_leaves
+from plq.layers.variables import ancillary_leaves
 
 FLOAT, LOW = [Rule("*", 32, 32, expand=False)], [Rule("*", 2, 2)]
 NORMS = ["batch_stats", "ancillary_stats"]
@@ -175,7 +175,7 @@ def test_a_shared_layer_has_one_branch_and_every_removal_is_exact():
     variables = convert(Own(), rules, 0.0).init(KEY, X)
     assert set(variables["ancillary"]) == {"layer", "out"}
     expected = convert(Own(), rules, 0.0).apply(variables, X)
-    np.testing.assert_array_equal(convert(Own(), rules).apply(drop_ancillary(variables), X), expected)
+    np.testing.assert_array_equal(convert(Own(), rules).apply(prune(variables), X), expected)
     assert np.abs(convert(Own(), rules, 1.0).apply(variables, X) - expected).max() > 1e-3
 
 
@@ -295,7 +295,7 @@ def test_a_wrapper_does_not_see_the_branch_and_nothing_of_it_stays(name, inner):
     rules = [Rule("*", 2, 2, weights="lsq", activations="lsq", granularity="channel")]
     variables = convert(network, rules, 0.0).init(KEY, X)
     plain = convert(network, rules).init(KEY, X)
-    require_equal(drop_ancillary(variables), plain)
+    require_equal(prune(variables), plain)
     own = {path for path, _ in jax.tree_util.tree_leaves_with_path(network.init(KEY, X))}
     more = {path for path, _ in jax.tree_util.tree_leaves_with_path(plain)} - own
     assert all(path[-1].key == "step" for path in more)
@@ -356,7 +356,7 @@ def test_scan_and_vmap_work_or_say_what_to_name(kind):
     variables = convert(whole, LOW, 0.0).init(KEY, X)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(variables)} == {3}
     at_zero = convert(whole, LOW, 0.0).apply(variables, X)
-    np.testing.assert_array_equal(convert(whole, LOW).apply(drop_ancillary(variables), X), at_zero)
+    np.testing.assert_array_equal(convert(whole, LOW).apply(prune(variables), X), at_zero)
     run = jax.jit(lambda f: convert(whole, LOW, f).apply(variables, X, mutable=NORMS)[0])
     assert np.abs(run(1.0) - at_zero).max() > 1e-3
     for axes in ((("params", 0),), (("params", 0), ("ancillary", 0))):
@@ -404,7 +404,7 @@ def test_within_jit_each_factor_counts(network, plain):
         np.testing.assert_allclose(at(network, f), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(jax.jit(partial(at, network))(f), expected, rtol=1e-5, atol=1e-6)
     assert np.abs(at(plain, 1.0) - at(plain, 0.5)).max() > 1e-3
-    served = convert(network, LOW).apply(drop_ancillary(variables), X)
+    served = convert(network, LOW).apply(prune(variables), X)
     np.testing.assert_allclose(served, at(plain, 0.0), rtol=1e-5, atol=1e-6)
 
 

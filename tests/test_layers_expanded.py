@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from networks import IMAGE_SHAPE, QUANTIZERS, architecture, digit_images, logits, used_variables
 
+from plq.checkpoint.prune import prune, pruned_leaves
 from plq.layers.expanded import MERGES
-from plq.prune import drop_ancillary, removal
+from plq.layers.variables import KEPT, ancillary_leaves, flatten
 from plq.quant.base import FLOAT_BITS
 from plq.quant.registry import ACTIVATIONS, WEIGHTS
-from plq.variables import KEPT, ancillary_leaves, flatten
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_stripped_logits_are_bit_equal_at_f_0_on_1000_images(case, merge, images
     weights, bits, activations, activation_bits, options = case
     network = architecture(weights, bits, activation_bits, activations=activations, **options)
     variables = used_variables(network.expanded(merge, 0.0), digit_images(100))
-    stripped = drop_ancillary(variables)
+    stripped = prune(variables)
     assert set(stripped) == set(KEPT)
     expected = logits(network.expanded(merge, jnp.float32(0.0)), variables, images)
     np.testing.assert_array_equal(logits(network.plain(), stripped, images), expected)
@@ -48,16 +48,16 @@ def test_the_branch_matters_while_f_is_above_0(merge, images):
 
 
 def test_merges_are_what_they_are_called():
-    from plq.layers.kit import Precision, expanded_kit, plain_kit
+    from plq.layers.factory import QuantConfig, expanded_factory, plain_factory
 
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
     outputs = {}
     for merge in MERGES:
-        unit = expanded_kit(Precision(), merge, 0.5).inner(4, name=None)
+        unit = expanded_factory(QuantConfig(), merge, 0.5).inner(4, name=None)
         variables = unit.init(jax.random.key(1), x, False)
         outputs[merge] = unit.apply(variables, x, False)
-    plain = plain_kit(Precision()).inner(4)
-    low = plain.apply(drop_ancillary(variables), x, False)
+    plain = plain_factory(QuantConfig()).inner(4)
+    low = plain.apply(prune(variables), x, False)
     ancillary = outputs["concat"].ancillary
     np.testing.assert_array_equal(outputs["concat"].low, low)
     np.testing.assert_array_equal(outputs["add"], low + ancillary)
@@ -92,7 +92,7 @@ def test_kept_variables_start_the_same_with_and_without_a_branch():
     plain = start(network.plain())
     for merge in MERGES:
         expanded = start(network.expanded(merge, 1.0))
-        jax.tree.map(np.testing.assert_array_equal, drop_ancillary(expanded), plain)
+        jax.tree.map(np.testing.assert_array_equal, prune(expanded), plain)
 
 
 @pytest.mark.parametrize("merge", MERGES)
@@ -126,7 +126,7 @@ def test_removal_counts_what_leaves():
         "ancillary": {"conv": {"kernel": np.zeros((2, 5), np.float32)}},
         "ancillary_stats": {"norm": {"mean": np.zeros(7, np.float32)}},
     }
-    found = removal(variables)
+    found = pruned_leaves(variables)
     assert found.paths == ["ancillary/conv/kernel", "ancillary_stats/norm/mean"]
     assert (found.parameters, found.bytes) == (10, 4 * 17)
 
@@ -136,7 +136,7 @@ def test_drop_ancillary_keeps_every_other_leaf_as_the_same_object():
 
     weights = {"params": {"w": jnp.ones(3)}, "ancillary": {"a": jnp.ones(2)}}
     moments = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).init(weights)
-    pruned = drop_ancillary(moments)
+    pruned = prune(moments)
     assert not ancillary_leaves(pruned) and ancillary_leaves(moments)
     expected = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).init({"params": weights["params"]})
     assert jax.tree.structure(pruned) == jax.tree.structure(expected)

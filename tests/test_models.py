@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from networks import architecture
 
+from plq.checkpoint.prune import prune
 from plq.errors import UserError
 from plq.layers.conv import QuantConv
 from plq.layers.describe import layer_table
 from plq.layers.expanded import Concat
-from plq.layers.kit import Precision
-from plq.layers.operations import halve
+from plq.layers.factory import QuantConfig
+from plq.layers.operations import max_pool_2x2
+from plq.layers.variables import ancillary_leaves, flatten
 from plq.models import mobilenet
 from plq.models.registry import NETWORKS, Architecture
 from plq.models.resnet import SHORTCUTS, ResNet
-from plq.prune import drop_ancillary
-from plq.variables import ancillary_leaves, flatten
 
 
 def test_full_width_is_the_papers():
@@ -71,14 +71,14 @@ def test_table_counts_every_variable():
 def test_halving_is_2x2_max_pooling(shape):
     x = jax.random.normal(jax.random.key(0), shape)
     pool = lambda x: nn.max_pool(x, (2, 2), strides=(2, 2))
-    np.testing.assert_array_equal(halve(x), pool(x))
+    np.testing.assert_array_equal(max_pool_2x2(x), pool(x))
     weight = jax.random.normal(jax.random.key(1), pool(x).shape)
     gradient = lambda f: jax.grad(lambda x: jnp.sum(f(x) * weight))(x)
-    np.testing.assert_array_equal(gradient(halve), gradient(pool))
+    np.testing.assert_array_equal(gradient(max_pool_2x2), gradient(pool))
 
 
 def trained_parameters(name, num_classes, size, **options):
-    network = Architecture(name, num_classes, Precision(), **options).plain()
+    network = Architecture(name, num_classes, QuantConfig(), **options).plain()
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     return sum(int(np.prod(leaf.shape)) for leaf in flatten(shapes["params"]).values())
 
@@ -110,7 +110,7 @@ def test_parameter_counts_are_the_published_ones(name, classes, size, options, p
 
 
 def test_alexnet_has_the_papers_shapes():
-    rows = layer_table(Architecture("alexnet", 1000, Precision()).plain(), (224, 224, 3))
+    rows = layer_table(Architecture("alexnet", 1000, QuantConfig()).plain(), (224, 224, 3))
     assert [(row.name, row.output_shape) for row in rows] == [
         ("conv0", (54, 54, 96)),
         ("conv1", (27, 27, 256)),
@@ -129,7 +129,7 @@ def test_alexnet_has_the_papers_shapes():
     [(32, 224, [112, 56, 28, 14, 14, 7, 7]), (8, 32, [32, 32, 16, 8, 8, 4, 4]), (4, 32, [32, 32, 32, 16, 16, 8, 8])],
 )
 def test_mobilenet_v2_for_images_of_any_size(total, size, outputs):
-    network = Architecture("mobilenet_v2", 10, Precision(), stride=total).plain()
+    network = Architecture("mobilenet_v2", 10, QuantConfig(), stride=total).plain()
     rows = {row.name: row for row in layer_table(network, (size, size, 3))}
     stages = [0, 2, 5, 9, 12, 15, 16]  # the last block of each
     assert [rows[f"block{index}_project"].output_shape[0] for index in stages] == outputs
@@ -138,7 +138,7 @@ def test_mobilenet_v2_for_images_of_any_size(total, size, outputs):
 
 def test_mobilenet_v1_has_the_stride_asked_for():
     for total in (4, 8, 16, 32):
-        rows = layer_table(Architecture("mobilenet_v1", 10, Precision(), stride=total).plain(), (64, 64, 3))
+        rows = layer_table(Architecture("mobilenet_v1", 10, QuantConfig(), stride=total).plain(), (64, 64, 3))
         assert rows[-2].output_shape == (64 // total, 64 // total, 1024)
 
 
@@ -155,7 +155,7 @@ ARCHITECTURES = [
 @pytest.mark.parametrize(("name", "options", "merge"), ARCHITECTURES, ids=str)
 def test_every_inner_layer_gets_a_low_bit_input_at_f_0(name, options, merge):
     """Products and norms are made up: what stands between them must bring anything onto the grid."""
-    network = Architecture(name, 3, Precision(weight_bits=2), width=0.001, **options).expanded(merge, 0.0)
+    network = Architecture(name, 3, QuantConfig(weight_bits=2), width=0.001, **options).expanded(merge, 0.0)
     size = {"svhn": 40, "alexnet": 96}.get(name, 32)
     random = np.random.default_rng(0)
     normal = lambda shape: random.normal(0.5, 0.4, shape).astype(np.float32)
@@ -210,7 +210,7 @@ def shorten(monkeypatch):
 )
 def test_networks_lose_their_branch_bit_for_bit(name, size, merge, options, monkeypatch):
     shorten(monkeypatch)
-    found = Architecture(name, 10, Precision(), width=0.125, **options)
+    found = Architecture(name, 10, QuantConfig(), width=0.125, **options)
     random = np.random.default_rng(0)
     x = jnp.asarray(random.random((4, size, size, 3), np.float32))
     network = found.expanded(merge, jnp.float32(0.0))
@@ -221,16 +221,16 @@ def test_networks_lose_their_branch_bit_for_bit(name, size, merge, options, monk
     variables = jax.tree.map(make, shapes)
     assert ancillary_leaves(variables)
     expected = jax.jit(network.apply)(variables, x)
-    np.testing.assert_array_equal(jax.jit(found.plain().apply)(drop_ancillary(variables), x), expected)
+    np.testing.assert_array_equal(jax.jit(found.plain().apply)(prune(variables), x), expected)
     assert np.ptp(expected, axis=0).max() > 0
 
 
 def test_an_option_that_a_network_lacks_is_refused():
     with pytest.raises(UserError, match="model.dropout=0.5: resnet20 has no dropout; leave it at 0.0"):
-        Architecture("resnet20", 10, Precision(), dropout=0.5).check()
+        Architecture("resnet20", 10, QuantConfig(), dropout=0.5).check()
     with pytest.raises(UserError, match="model.block=pre: vgg_small has no block; leave it at post"):
-        Architecture("vgg_small", 10, Precision(), block="pre").check()
+        Architecture("vgg_small", 10, QuantConfig(), block="pre").check()
     with pytest.raises(UserError, match="model.block=bireal: found a network of bottleneck blocks"):
-        layer_table(Architecture("resnet50", 10, Precision(), block="bireal").plain(), (64, 64, 3))
+        layer_table(Architecture("resnet50", 10, QuantConfig(), block="bireal").plain(), (64, 64, 3))
     with pytest.raises(UserError, match="model.shortcut=none: unknown"):
-        Architecture("resnet20", 10, Precision(), shortcut="none").check()
+        Architecture("resnet20", 10, QuantConfig(), shortcut="none").check()

@@ -25,11 +25,11 @@ import jax, numpy as np
 sys.path.insert(0, sys.argv[1])
 from runs import tiny, trained
 import plq
-from plq import inference
-from plq.export.stablehlo import serialized
-from plq.freeze import freeze
-from plq.frozen.file import encode
-from plq.frozen.model import from_frozen
+from plq.runtime import stripped_model
+from plq.exporters.stablehlo import serialized
+from plq.runtime.freezing import freeze_model
+from plq.runtime.file_format import encode
+from plq.runtime.frozen import from_frozen
 
 def digest(*trees):
     found = hashlib.sha256()
@@ -46,9 +46,9 @@ images = experiment.test_batch()
 print("state", digest(state))
 print("schedules", [(float(experiment.learning_rate(step)), float(experiment.task.factor(step))) for step in (1, 9)])
 kept = {name: state.variables[name] for name in ("params", "batch_stats")}
-model = inference.from_variables(jax.device_get(kept), experiment.description())
+model = stripped_model.from_variables(jax.device_get(kept), experiment.description())
 print("served", digest(model(np.asarray(images))))
-frozen = from_frozen(freeze(model))
+frozen = from_frozen(freeze_model(model))
 print("frozen", hashlib.sha256(encode(frozen.frozen)).hexdigest())
 print("logits", digest(frozen(np.asarray(images))))
 print("exported", hashlib.sha256(serialized(frozen.runner)).hexdigest())

@@ -9,21 +9,22 @@ from PIL import Image
 from runs import tiny_config, to_the_end
 
 import plq
-from plq import describe, freeze, inference, predict
-from plq.config import _at_most, default, settings
+from plq.cli import describe, freeze, predict
+from plq.config.load import _at_most, build_config, default
 from plq.data.crops import CROPS, center_box, random_resized_box
-from plq.data.fit import FITS, fit_batch, fit_image
+from plq.data.resize import FITS, resize_batch, resize_image
 from plq.data.sets import load_split
 from plq.errors import UserError
-from plq.experiment import assemble
-from plq.export.formats import FORMATS
-from plq.frozen.file import Frozen
-from plq.frozen.model import from_frozen
-from plq.frozen.record import record
+from plq.exporters.formats import FORMATS
 from plq.layers.describe import layer_table
-from plq.layers.kit import Precision, plain_kit
-from plq.loop import Run
+from plq.layers.factory import QuantConfig, plain_factory
 from plq.models.registry import NETWORKS, Architecture
+from plq.runtime import stripped_model
+from plq.runtime.file_format import Frozen
+from plq.runtime.frozen import from_frozen
+from plq.runtime.lowering import record
+from plq.trainer.setup import assemble
+from plq.trainer.trainer import Run
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 
@@ -32,13 +33,13 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_of_the_networks_shape_passes_bit_for_bit(fit, channels):
     image = PHOTO[..., :channels]
-    np.testing.assert_array_equal(fit_image(image, image.shape, fit), image)
-    np.testing.assert_array_equal(fit_batch(image[None], image.shape, fit)[0], image)
-    assert fit_image(image, (32, 24, channels), fit).shape == (32, 24, channels)
-    assert fit_batch(np.zeros((0, 5, 7, channels), np.uint8), (32, 24, channels), fit).shape == (0, 32, 24, channels)
+    np.testing.assert_array_equal(resize_image(image, image.shape, fit), image)
+    np.testing.assert_array_equal(resize_batch(image[None], image.shape, fit)[0], image)
+    assert resize_image(image, (32, 24, channels), fit).shape == (32, 24, channels)
+    assert resize_batch(np.zeros((0, 5, 7, channels), np.uint8), (32, 24, channels), fit).shape == (0, 32, 24, channels)
     for wrong in (image.astype(np.uint16), image[..., :0], image[:0]):
         with pytest.raises(UserError, match="images: found .*allowed uint8"):
-            fit_image(wrong, (32, 24, channels), fit)
+            resize_image(wrong, (32, 24, channels), fit)
 
 
 def test_boxes_have_the_shape_of_the_size():
@@ -68,7 +69,7 @@ def test_the_size_on_a_command_line(given, sides, capsys, tmp_path):
 def config_file(folder):
     file = folder / "config.py"
     file.write_text(
-        "from plq.config import default\n\ndef get_config():\n    config = default()\n"
+        "from plq.config.load import default\n\ndef get_config():\n    config = default()\n"
         "    config.model.name, config.model.width = 'resnet20', 0.125\n    config.data.image_size = (24, 40)\n"
         "    return config\n"
     )
@@ -83,18 +84,18 @@ def test_a_size_that_is_none_is_one_line(given, tmp_path):
 
 
 def test_old_configs_open_and_quick_keeps_the_shape():
-    assert settings({"data": {"image_size": 40}}).to_json()["data"]["image_size"] == 40
-    assert settings({"data": {"image_size": [24, 32]}}).data.image_size == (24, 32)
+    assert build_config({"data": {"image_size": 40}}).to_json()["data"]["image_size"] == 40
+    assert build_config({"data": {"image_size": [24, 32]}}).data.image_size == (24, 32)
     config = default()
     config.data.image_size = 40
-    assert settings(config).data.image_size == 40
+    assert build_config(config).data.image_size == 40
     sizes = {0: 0, 40: 40, 224: 96, (24, 32): (24, 32), (224, 448): (96, 192), (300, 200): (144, 96)}
     assert {given: _at_most(given, 96) for given in sizes} == sizes
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_takes_images_that_are_not_square(name):
-    network = Architecture(name, 10, Precision("dorefa", 1, "clip", 2), width=0.125).plain()
+    network = Architecture(name, 10, QuantConfig("dorefa", 1, "clip", 2), width=0.125).plain()
     assert layer_table(network, (96, 130, 3))[-1].output_shape == (10,)
     none = jax.ShapeDtypeStruct((0, 96, 130, 3), np.float32)  # and batches of no image
     assert jax.eval_shape(lambda key, x: network.init_with_output(key, x)[0], jax.random.key(0), none).shape == (0, 10)
@@ -104,7 +105,7 @@ def test_every_network_takes_images_that_are_not_square(name):
     ("name", "shape"), [("svhn", (39, 60, 3)), ("alexnet", (200, 95, 3)), ("vgg_small", (64, 7, 3))]
 )
 def test_a_side_that_is_too_short_is_one_line(name, shape):
-    network = Architecture(name, 10, Precision("dorefa", 1, "clip", 2), width=0.125).plain()
+    network = Architecture(name, 10, QuantConfig("dorefa", 1, "clip", 2), width=0.125).plain()
     with pytest.raises(UserError, match=f"data.image_size: found images of {shape[0]}x{shape[1]}, {name} takes"):
         layer_table(network, shape)
 
@@ -115,13 +116,13 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wide")
     config = tiny_config(data__image_size=(16, 24), train__epochs=1.0, mesh__data=1)
     config.model.name, config.model.dropout = "resnet20", 0.0
-    to_the_end(Run(assemble(settings(config)), folder / "run"))
+    to_the_end(Run(assemble(build_config(config)), folder / "run"))
     freeze.main(["--model", str(folder / "run" / "model"), "--out", str(folder / "model.plq")])
     return folder
 
 
 def test_trained_stripped_frozen_and_exported_agree(trained, capsys):
-    stripped, frozen = inference.load(trained / "run" / "model"), plq.load(trained / "model.plq")
+    stripped, frozen = stripped_model.load(trained / "run" / "model"), plq.load(trained / "model.plq")
     assert stripped.image_shape == frozen.image_shape == (16, 24, 1)
     images = load_split("digits", "test", (16, 24)).images[:32]
     wanted = np.asarray(frozen(images))
@@ -140,13 +141,13 @@ def test_trained_stripped_frozen_and_exported_agree(trained, capsys):
 
 @pytest.mark.parametrize("size", [(16, 24), (9, 30)])
 def test_a_batch_of_no_image_gives_no_logits(trained, size):
-    for model in (inference.load(trained / "run" / "model"), plq.load(trained / "model.plq"), small_model()):
+    for model in (stripped_model.load(trained / "run" / "model"), plq.load(trained / "model.plq"), small_model()):
         assert model(np.zeros((0, *size, 1), np.uint8)).shape == (0, 10)
 
 
 def test_no_image_through_every_operation():
     """Groups, depthwise, dilation, pooling, residual; kernels with a scale per row."""
-    network = Mixed(plain_kit(Precision("syq", 1, "clip", 3, granularity="row")))
+    network = Mixed(plain_factory(QuantConfig("syq", 1, "clip", 3, granularity="row")))
     graph = record(network, some_variables(network, (40, 52, 1)), (40, 52, 1), (0.0,), (256.0,))
     model = from_frozen(Frozen(graph, tuple("0123456789"), "square", {}))
     assert model(np.zeros((0, 40, 52, 1), np.uint8)).shape == (0, 10)

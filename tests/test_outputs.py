@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 from frozen_models import small_model
 
-from plq import freeze, prune
 from plq.checkpoint import model_file
 from plq.checkpoint.model_file import write_model
+from plq.cli import export, freeze, prune
 from plq.compare.report.page import require_report
+from plq.config.schema import Config
 from plq.errors import UserError
-from plq.export import __main__ as export
-from plq.export.formats import is_export
-from plq.frozen.file import encode
-from plq.main import claim
-from plq.output import write_text_atomic
+from plq.exporters.formats import is_export
 from plq.report.workdir import prepare_workdir
-from plq.settings import Settings
+from plq.runtime.file_format import encode
+from plq.storage.output import write_text_atomic
+from plq.trainer.workdir import claim
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def below_a_file(folder):
     ],
 )
 def test_export_refuses_what_it_did_not_write(make, message, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "open_source", lambda given: pytest.fail("work was done"))
+    monkeypatch.setattr("plq.exporters.source.open_source", lambda given: pytest.fail("work was done"))
     out, before = make(tmp_path), contents(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
         export.main(["--format", "onnx", "--model", str(model), "--out", str(out), "--unchecked"])
@@ -156,7 +155,7 @@ def test_prune_refuses_a_place_before_it_reads(tmp_path):
     ],
 )
 def test_freeze_looks_at_file_and_card_first(name, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(freeze, "read_source", lambda path: pytest.fail("work was done"))
+    monkeypatch.setattr("plq.runtime.freezing.read_source", lambda path: pytest.fail("work was done"))
     stripped(tmp_path / "model")
     (tmp_path / "card.md").write_text("my notes")
     (tmp_path / "linked.md").symlink_to(tmp_path / "card.md")
@@ -181,7 +180,7 @@ def test_a_run_looks_at_the_place_of_its_model_first(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine").write_text("x")
     with pytest.raises(UserError, match="model: holds mine"):
-        claim(tmp_path, Settings())
+        claim(tmp_path, Config())
     assert not (tmp_path / "config.json").exists()
 
 

@@ -26,14 +26,14 @@ SCALES = {
 QUANTIZING = [(name, bits) for name in ACTIVATIONS for bits in (*BITS, 5) if bits in ACTIVATIONS[name].legal_bits]
 
 
-def scales_of(name):
+def calibrate_scales(name):
     return {scale: jnp.float32(value) for scale, value in SCALES.get(name, {}).items()}
 
 
 @pytest.mark.parametrize(("name", "bits"), QUANTIZING)
 def test_codes_are_the_value(name, bits):
     """Of any quantizer and any activations: legal codes, the same bits compiled or not, finite gradients."""
-    quantizer, scales = activation_quantizer(name, bits), scales_of(name)
+    quantizer, scales = activation_quantizer(name, bits), calibrate_scales(name)
     assert set(scales) == set(quantizer.scale_names)
     jitted = jax.jit(quantizer.__call__)
     gradient = jax.jit(jax.grad(lambda x, s: jnp.sum(quantizer(x, s)), (0, 1)))
@@ -65,7 +65,7 @@ DEGENERATE = {
 @pytest.mark.parametrize(("name", "bits"), [case for case in QUANTIZING if case[0] in SCALES])
 def test_learned_grids_take_the_nearest_level(name, bits):
     """All 2**bits levels of one grid, nearest to what the non-linearity gives, and again to themselves."""
-    quantizer, scales = activation_quantizer(name, bits), scales_of(name)
+    quantizer, scales = activation_quantizer(name, bits), calibrate_scales(name)
     x = jnp.concatenate([jnp.linspace(-5, 5, 20_001), jnp.linspace(5, 110, 20_001)])
     y, found = np.asarray(quantizer(x, scales)), quantizer.quantize(x, scales)
     grid = (np.asarray(found.levels or range(2**bits), np.float32) + np.asarray(found.offset)) * np.asarray(found.scale)

@@ -162,7 +162,7 @@ def test_lsq_starts_where_the_paper_says():
     np.testing.assert_allclose(steps.ravel(), 2 * np.abs(KERNEL).mean((0, 1, 2)) / np.sqrt(3), rtol=1e-5)
     binary = weight_quantizer("lsq", 1).initial_scales(jnp.asarray(KERNEL))["step"]
     np.testing.assert_allclose(binary.item(), mean, rtol=1e-5)
-    step = activation_quantizer("lsq", 4).scales_of(jnp.asarray(X))["step"]
+    step = activation_quantizer("lsq", 4).calibrate_scales(jnp.asarray(X))["step"]
     np.testing.assert_allclose(step, 2 * np.maximum(X, 0).mean() / np.sqrt(15), rtol=1e-5)
 
 
@@ -178,7 +178,7 @@ def test_an_all_zero_channel_starts_with_the_step_of_its_layer():
 @pytest.mark.parametrize(("name", "bits"), [("pact", 2), ("pact", 4), ("apot", 3), ("lsq_plus", 3)])
 def test_the_others_start_where_the_squared_error_is_least(name, bits):
     quantizer = activation_quantizer(name, bits)
-    start, wanted = jax.jit(quantizer.scales_of)(jnp.asarray(X)), quantizer.nonlinearity(jnp.asarray(X))
+    start, wanted = jax.jit(quantizer.calibrate_scales)(jnp.asarray(X)), quantizer.nonlinearity(jnp.asarray(X))
     error = jax.jit(lambda scales: jnp.mean((quantizer(jnp.asarray(X), scales) - wanted) ** 2))
     others = [error({n: share * v for n, v in start.items()}) for share in (0.5, 0.7, 0.85, 1.2, 1.5, 2.0)]
     assert error(start) < min(others) and error(start) < error(quantizer.initial_scales())
@@ -197,7 +197,7 @@ def test_a_start_value_looks_at_every_channel():
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if ACTIVATIONS[name].scale_names])
 def test_start_values_of_degenerate_activations(name):
     quantizer = activation_quantizer(name, 2)
-    start = jax.jit(quantizer.scales_of)
+    start = jax.jit(quantizer.calibrate_scales)
     for x in (np.zeros_like(X), np.full_like(X, 0.4), np.full_like(X, -2), 1e-20 * X, 1e-40 * X, 1e30 * X, X[:1]):
         scales = start(jnp.asarray(x))
         assert set(scales) == set(quantizer.scale_names)
@@ -216,12 +216,12 @@ def test_a_start_value_from_what_is_not_a_number_is_none_either(name):
     """So that calibration can refuse it."""
     x = X.copy()
     x[0, 0, 0, 0] = np.nan
-    assert any(np.isnan(v) for v in jax.jit(activation_quantizer(name, 2).scales_of)(jnp.asarray(x)).values())
+    assert any(np.isnan(v) for v in jax.jit(activation_quantizer(name, 2).calibrate_scales)(jnp.asarray(x)).values())
 
 
 @pytest.mark.parametrize(("name", "options"), [("lsq", {}), ("lsq", {"granularity": "channel"}), ("apot", {})])
 def test_a_start_value_from_a_kernel_that_is_not_a_number_is_none_either(name, options):
     kernel = KERNEL.copy()
     kernel[0, 0, 0, 0] = np.nan
-    scales = jax.jit(weight_quantizer(name, 3, **options).scales_of)(jnp.asarray(kernel))
+    scales = jax.jit(weight_quantizer(name, 3, **options).calibrate_scales)(jnp.asarray(kernel))
     assert any(np.isnan(v).any() for v in scales.values())

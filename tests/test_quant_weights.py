@@ -70,7 +70,7 @@ def made(name, bits, options, shape):
 def test_codes_are_the_weight(name, bits, options, shape):
     """For any kernel, with scales of another kernel and with its own, compiled or not."""
     quantizer, others = made(name, bits, options, shape)
-    jitted, own = jax.jit(quantizer.fake_quantize), jax.jit(quantizer.scales_of)
+    jitted, own = jax.jit(quantizer.fake_quantize), jax.jit(quantizer.calibrate_scales)
     for kind, make in KERNELS.items():
         kernel = jnp.asarray(make(shape), jnp.float32)
         for scales in (others, own(kernel)):
@@ -146,7 +146,7 @@ def test_magnitudes_are_the_papers_means():
 def test_syq_scales_of_a_trained_kernel(granularity, shape):
     kernel = jnp.asarray(KERNELS["normal"]((3, 3, 8, 16)), jnp.float32)
     quantizer = weight_quantizer("syq", 2, granularity=granularity)
-    scales = quantizer.scales_of(kernel)["scale"]
+    scales = quantizer.calibrate_scales(kernel)["scale"]
     assert scales.shape == shape == quantizer.initial_scales(kernel)["scale"].shape
     axes = {"position": (2, 3), "row": (1, 2, 3), "layer": (0, 1, 2, 3)}[granularity]
     np.testing.assert_allclose(scales.squeeze(), np.abs(kernel).mean(axes), rtol=1e-5)
@@ -195,7 +195,7 @@ def test_gradient_is_finite_for_degenerate_kernels(name, bits, options):
     """With scales of another kernel and with its own."""
     quantizer, others = made(name, bits, options, (3, 3, 4, 5))
     gradients = jax.jit(jax.grad(lambda w, s: jnp.sum(quantizer.fake_quantize(w, s)), (0, 1)))
-    own = jax.jit(quantizer.scales_of)
+    own = jax.jit(quantizer.calibrate_scales)
     for kind, make in KERNELS.items():
         kernel = jnp.asarray(make((3, 3, 4, 5)), jnp.float32)
         for scales in (others, own(kernel)):
@@ -305,7 +305,7 @@ def test_values_are_the_nearest_levels(name, bits):
     """Of the grid in use: no level is nearer to a weight than the one it gets."""
     kernel = jnp.asarray(KERNELS["normal"]((3, 3, 8, 16)), jnp.float32)
     quantizer = weight_quantizer(name, bits)
-    found = quantizer.quantize(kernel, quantizer.scales_of(kernel))
+    found = quantizer.quantize(kernel, quantizer.calibrate_scales(kernel))
     levels = np.asarray(found.levels or np.arange(2**bits), np.float32)
     grid = (levels + np.asarray(found.offset).ravel()) * np.asarray(found.scale).ravel()
     target = np.asarray(kernel)
@@ -320,7 +320,7 @@ def test_values_are_the_nearest_levels(name, bits):
 def test_lsq_is_idempotent(bits):
     kernel = jnp.asarray(KERNELS["normal"]((3, 3, 8, 16)), jnp.float32)
     quantizer = weight_quantizer("lsq", bits)
-    scales = quantizer.scales_of(kernel)
+    scales = quantizer.calibrate_scales(kernel)
     once = quantizer.fake_quantize(kernel, scales)
     assert same_bits(quantizer.fake_quantize(once, scales), once)
 
@@ -357,7 +357,7 @@ def test_apot_levels_are_the_authors(bits):
 def test_apot_quantizes_the_normalized_kernel():
     kernel = 0.02 * jnp.asarray(KERNELS["normal"]((3, 3, 8, 16)), jnp.float32) + 5
     quantizer = weight_quantizer("apot", 3)
-    scales = quantizer.scales_of(kernel)
+    scales = quantizer.calibrate_scales(kernel)
     values = np.asarray(quantizer.fake_quantize(kernel, scales))
     assert 2 < float(scales["alpha"].item()) < 3 and np.abs(values.mean()) < 0.1 and 0.8 < values.std() < 1.1
     assert same_bits(values, quantizer.fake_quantize((kernel - 5) * 50, scales))

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plq.errors import UserError
-from plq.output import write_text_atomic
 from plq.report.log import RunLog
 from plq.report.metrics import MetricsFile, read_metrics
 from plq.report.progress import Progress
 from plq.report.table import format_table, human_bytes
 from plq.report.tensorboard import EventWriter
 from plq.report.workdir import lock, prepare_workdir, require_shared
+from plq.storage.output import write_text_atomic
 
 METRICS = {"loss": 0.41273, "accuracy": 0.8812, "lr": 1e-3, "factor": 0.4271}
 

@@ -8,27 +8,27 @@ import pytest
 from networks import architecture, digit_images, logits, used_variables
 from runs import tiny, trained
 
+from plq.checkpoint.prune import prune
 from plq.layers.describe import expanded_layers
-from plq.prune import drop_ancillary
+from plq.layers.variables import ancillary_leaves
 from plq.train.branch import branch_shares
-from plq.train.factor import Factor
-from plq.variables import ancillary_leaves
+from plq.train.factor import FactorSchedule
 
 LAYERS = tuple(f"conv{i}" for i in range(1, 7))
 
 
 def test_shares_grow_with_the_factor_and_are_0_without():
     """In the first expanded layer neither side depends on f: the odds of the share are proportional to it."""
-    experiment = tiny()
-    images, state = experiment.test.split.images[:32], experiment.initial_state()
+    setup = tiny()
+    images, state = setup.test.split.images[:32], setup.initial_state()
 
     @jax.jit
     def shares(f):
-        class Fixed(Factor):
+        class Fixed(FactorSchedule):
             def by_layer(self, step):
                 return f
 
-        return branch_shares(dataclasses.replace(experiment.task, factor=Fixed("constant", 1)), state, images)
+        return branch_shares(dataclasses.replace(setup.task, factor=Fixed("constant", 1)), state, images)
 
     whole, half, none = (jax.device_get(shares(f)) for f in (1.0, 0.5, 0.0))
     assert tuple(whole) == LAYERS and not any(none.values())
@@ -47,17 +47,17 @@ def test_a_branch_without_batch_norm_leaves_as_one_with():
     assert not [path for path in ancillary_leaves(variables) if "norm" in path]
     images = digit_images(50)
     expanded = logits(network.expanded("add", np.float32(0.0), norm=False), variables, images)
-    np.testing.assert_array_equal(expanded, logits(network.plain(), drop_ancillary(variables), images))
+    np.testing.assert_array_equal(expanded, logits(network.plain(), prune(variables), images))
 
 
 def test_layers_one_after_another_train_and_leave():
-    """Without batch norm as well: the branch trains, the front goes first, and all of it is left behind."""
-    experiment = tiny(expansion__norm=False, factor__order="front", train__epochs=0.5)
-    zero = experiment.task.factor.zero_from
-    before, after = trained(experiment, zero - 1), trained(experiment, zero + 1)
+    """Without batch norm as well: the branch trains, the front goes first, and all of it is removed."""
+    setup = tiny(expansion__norm=False, factor__order="front", train__epochs=0.5)
+    zero = setup.task.factor.end_step
+    before, after = trained(setup, zero - 1), trained(setup, zero + 1)
     assert ancillary_leaves(before) and not ancillary_leaves(after)
     assert int(after.tally.broken_step) == -1
     kernel = lambda state: state.weights["ancillary"]["conv6"]["ancillary_conv"]["kernel"]
-    assert not np.array_equal(kernel(before), kernel(experiment.initial_state()))
-    shares = jax.device_get(experiment.branch_shares(before, experiment.test.split.images[:64]))
+    assert not np.array_equal(kernel(before), kernel(setup.initial_state()))
+    shares = jax.device_get(setup.branch_shares(before, setup.test.split.images[:64]))
     assert shares["conv1"] == 0 < shares["conv6"]

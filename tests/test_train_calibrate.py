@@ -9,8 +9,8 @@ from runs import tiny
 from plq.data.augment import normalize
 from plq.layers.activation import Activation
 from plq.layers.scales import calibrate
+from plq.layers.variables import flatten
 from plq.train.calibrate import calibrated
-from plq.variables import flatten
 
 FIELDS = {"quant__weights": "lsq", "quant__weight_bits": 2, "quant__activation_bits": 3, "mesh__data": 1}
 LEARNED = ("act/alpha", "act/step", "act/offset")
@@ -27,16 +27,16 @@ def experiments():
 
 @pytest.fixture(scope="module")
 def states(experiments):
-    return {name: experiment.initial_state() for name, experiment in experiments.items()}
+    return {name: setup.initial_state() for name, setup in experiments.items()}
 
 
 @pytest.mark.parametrize("name", ["lsq", "pact", "apot", "lsq_plus"])
 def test_scales_fit_what_each_layer_gets_from_the_calibrated_ones_before_it(name, experiments, states):
-    experiment, params = experiments[name], states[name].weights["params"]
-    images = experiment.batch(0)[0]
+    setup, params = experiments[name], states[name].weights["params"]
+    images = setup.batch(0)[0]
     found = of_activations(params)
-    assert len(found) == 6 * len(experiment.settings.quant.activation().scale_names)
-    assert found != of_activations(experiment._init().weights["params"])
+    assert len(found) == 6 * len(setup.config.quant.activation().scale_names)
+    assert found != of_activations(setup._init().weights["params"])
     inputs = {}
 
     def record(next_function, args, kwargs, context):
@@ -45,19 +45,19 @@ def test_scales_fit_what_each_layer_gets_from_the_calibrated_ones_before_it(name
         return next_function(*args, **kwargs)
 
     variables = {"params": params, "batch_stats": states[name].statistics["batch_stats"]}
-    network, x = experiment.task.architecture.plain(), normalize(images, experiment.task.mean, experiment.task.std)
-    rngs = dict(zip(("dropout", "gradient"), jax.random.split(jax.random.key(experiment.task.seed)), strict=True))
+    network, x = setup.task.architecture.plain(), normalize(images, setup.task.mean, setup.task.std)
+    rngs = dict(zip(("dropout", "gradient"), jax.random.split(jax.random.key(setup.task.seed)), strict=True))
     with nn.intercept_methods(record):
         network.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])
-    quantizer = experiment.settings.quant.activation()
+    quantizer = setup.config.quant.activation()
     for layer in [f"conv{i}/act" for i in range(6)]:
-        for scale, wanted in jax.jit(quantizer.scales_of)(inputs[layer]).items():
+        for scale, wanted in jax.jit(quantizer.calibrate_scales)(inputs[layer]).items():
             np.testing.assert_allclose(found[f"{layer}/{scale}"], wanted, rtol=2e-3, atol=1e-3)
 
 
 def test_nothing_else_changes(experiments, states):
-    experiment, after = experiments["lsq"], states["lsq"]
-    before = experiment.left_behind(experiment._init(), 0)
+    setup, after = experiments["lsq"], states["lsq"]
+    before = setup.pruned(setup._init(), 0)
     jax.tree.map(np.testing.assert_array_equal, before.statistics, after.statistics)
     jax.tree.map(np.testing.assert_array_equal, before.moments, after.moments)
     jax.tree.map(np.testing.assert_array_equal, before.weights["ancillary"], after.weights["ancillary"])
@@ -73,10 +73,10 @@ def test_the_same_each_time_and_with_or_without_a_branch(fields, states):
 
 
 def test_fixed_quantizers_and_float_activations_have_nothing_to_calibrate():
-    experiment = tiny(mesh__data=1)
-    state = experiment._init()
-    images = experiment.batch(0)[0]
-    again = jax.jit(lambda state: calibrated(experiment.task, state, images, True))(state)
+    setup = tiny(mesh__data=1)
+    state = setup._init()
+    images = setup.batch(0)[0]
+    again = jax.jit(lambda state: calibrated(setup.task, state, images, True))(state)
     jax.tree.map(np.testing.assert_array_equal, again.weights, state.weights)
     float_run = tiny(quant__weight_bits=32, quant__activation_bits=32, quant__activations="lsq", quant__weights="lsq")
     assert not [path for path in flatten(float_run._init().weights["params"]) if path.endswith(LEARNED)]
@@ -85,8 +85,8 @@ def test_fixed_quantizers_and_float_activations_have_nothing_to_calibrate():
 
 def test_kernel_scales_are_set_when_asked_for():
     """SYQ's start at 1 in a fresh network, and at the mean magnitude once trained kernels are there."""
-    experiment = tiny(quant__weights="syq", quant__weight_bits=2, mesh__data=1)
-    task, state, images = experiment.task, experiment._init(), experiment.batch(0)[0]
+    setup = tiny(quant__weights="syq", quant__weight_bits=2, mesh__data=1)
+    task, state, images = setup.task, setup._init(), setup.batch(0)[0]
     for kernels in (False, True):
         params = jax.jit(lambda state, k=kernels: calibrated(task, state, images, k))(state).weights["params"]
         kernel, scale = (params["conv3"]["conv"][name] for name in ("kernel", "scale"))
@@ -96,8 +96,8 @@ def test_kernel_scales_are_set_when_asked_for():
 
 def test_a_network_that_is_applied_as_usual_keeps_its_scales(experiments, states):
     """Calibration is a stage of its own: no mutable "params" or batch statistics set a scale by the way."""
-    experiment, state = experiments["lsq"], states["lsq"]
-    network, variables = experiment.task.architecture.plain(), {
+    setup, state = experiments["lsq"], states["lsq"]
+    network, variables = setup.task.architecture.plain(), {
         "params": state.weights["params"], "batch_stats": state.statistics["batch_stats"]
     }  # fmt: skip
     x = 9 * np.ones((2, 40, 40, 1), np.float32)

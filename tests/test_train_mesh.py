@@ -95,10 +95,10 @@ def test_checksums_do_not_depend_on_the_devices():
 PRECISE = {"quant__weight_bits": 32, "quant__activation_bits": 32, "quant__activations": "relu", "model__dropout": 0.0}
 
 
-def pairs(experiment):
+def pairs(setup):
     """The first batch of this experiment with every image twice in a row: parts i, i + 2, ... are alike."""
-    images, labels = (np.repeat(np.asarray(rows)[::2], 2, axis=0) for rows in experiment.train.batch(0))
-    return jax.device_put((images, labels), experiment.sharding)
+    images, labels = (np.repeat(np.asarray(rows)[::2], 2, axis=0) for rows in setup.train.batch(0))
+    return jax.device_put((images, labels), setup.sharding)
 
 
 def test_two_parts_make_the_step_of_the_whole_batch():

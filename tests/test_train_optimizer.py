@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from plq.errors import UserError
-from plq.train.optimizer import Recipe, learning_rate, make_optimizer
+from plq.train.optimizer import OptimizerConfig, learning_rate, make_optimizer
 
 ROLES = {"params": {"conv": "conv", "norm": "norm"}, "ancillary": {"anc": "ancillary"}}
 WEIGHTS = {"params": {"conv": jnp.full(3, 2.0), "norm": jnp.full(2, 2.0)}, "ancillary": {"anc": jnp.full(4, 2.0)}}
@@ -24,7 +24,7 @@ def update(recipe, gradients=ZERO, steps=1):
 
 @pytest.mark.parametrize("decay", ["decoupled", "l2"])
 def test_decay_touches_the_chosen_roles_only(decay):
-    recipe = Recipe("sgd", 0.1, momentum=0.0, weight_decay=0.5, decay=decay, decay_roles=("conv",))
+    recipe = OptimizerConfig("sgd", 0.1, momentum=0.0, weight_decay=0.5, decay=decay, decay_roles=("conv",))
     after = update(recipe)
     np.testing.assert_allclose(after["params"]["conv"], 2.0 - 0.1 * 0.5 * 2.0, rtol=1e-6)
     np.testing.assert_array_equal(after["params"]["norm"], 2.0)
@@ -34,21 +34,21 @@ def test_decay_touches_the_chosen_roles_only(decay):
 def test_decoupled_and_l2_decay_differ_under_adam():
     """L2 goes through Adam's scaling, a step of the learning rate; decoupled decay is lr * decay * weight."""
     fields = {"name": "adam", "learning_rate": 0.01, "epsilon": 1e-12, "weight_decay": 0.1, "decay_roles": ("conv",)}
-    l2, decoupled = (update(Recipe(**fields, decay=decay))["params"]["conv"] for decay in ("l2", "decoupled"))
+    l2, decoupled = (update(OptimizerConfig(**fields, decay=decay))["params"]["conv"] for decay in ("l2", "decoupled"))
     np.testing.assert_allclose(l2, 2.0 - 0.01, rtol=1e-5)
     np.testing.assert_allclose(decoupled, 2.0 - 0.01 * 0.1 * 2.0, rtol=1e-6)
 
 
 def test_clipping_bounds_the_global_norm():
     gradients = {"params": {"conv": jnp.full(3, 10.0), "norm": jnp.zeros(2)}, "ancillary": {"anc": jnp.full(4, 10.0)}}
-    after = update(Recipe("sgd", 1.0, momentum=0.0, clip_norm=0.5), gradients)
+    after = update(OptimizerConfig("sgd", 1.0, momentum=0.0, clip_norm=0.5), gradients)
     moved = np.concatenate([2.0 - after["params"]["conv"], 2.0 - after["ancillary"]["anc"]])
     np.testing.assert_allclose(np.linalg.norm(moved), 0.5, rtol=1e-5)
 
 
 def test_sgd_momentum_accumulates():
     gradients = {"params": {"conv": jnp.ones(3), "norm": jnp.zeros(2)}, "ancillary": {"anc": jnp.zeros(4)}}
-    after = update(Recipe("sgd", 0.1, momentum=0.5), gradients, steps=2)
+    after = update(OptimizerConfig("sgd", 0.1, momentum=0.5), gradients, steps=2)
     np.testing.assert_allclose(after["params"]["conv"], 2.0 - 0.1 * (1 + 1.5), rtol=1e-6)
 
 
@@ -67,7 +67,7 @@ def test_sgd_momentum_accumulates():
     ],
 )
 def test_learning_rates(fields, expected):
-    schedule = learning_rate(Recipe(learning_rate=1.0, **fields), 1000)
+    schedule = learning_rate(OptimizerConfig(learning_rate=1.0, **fields), 1000)
     for step, value in expected.items():
         assert float(schedule(step)) == pytest.approx(value, abs=1e-6), step
 
@@ -90,4 +90,4 @@ def test_learning_rates(fields, expected):
 )
 def test_illegal_recipes_are_named(fields):
     with pytest.raises(UserError, match="optimizer."):
-        Recipe(**fields).check()
+        OptimizerConfig(**fields).check()

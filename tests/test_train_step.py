@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from runs import tiny, trained
 
+from plq.checkpoint.prune import prune
 from plq.layers.describe import variable_roles
-from plq.prune import drop_ancillary
-from plq.variables import ancillary_leaves, flatten
+from plq.layers.variables import ancillary_leaves, flatten
 
 
 def assert_same(left, right):
@@ -43,20 +43,18 @@ def test_leaving_the_branch_behind_changes_no_kept_value(fields):
     leaving, keeping = tiny(**fields), tiny(**fields, expansion__leave=False)
     left, kept = trained(leaving), trained(keeping)
     assert not ancillary_leaves(left) and ancillary_leaves(kept)
-    assert_same(
-        (left.weights, left.statistics, left.moments), drop_ancillary((kept.weights, kept.statistics, kept.moments))
-    )
+    assert_same((left.weights, left.statistics, left.moments), prune((kept.weights, kept.statistics, kept.moments)))
     assert leaving.step._cache_size() == 2  # one expanded, one pruned: no retrace over the schedule of f
     assert keeping.step._cache_size() == 1
 
 
 def test_moments_go_on_when_the_branch_leaves():
-    experiment = tiny()
-    zero = experiment.task.factor.zero_from
-    state = experiment.initial_state()
+    setup = tiny()
+    zero = setup.task.factor.end_step
+    state = setup.initial_state()
     for step in range(zero):
-        state = experiment.step(state, *experiment.batch(step))
-    pruned = experiment.left_behind(state, zero)
+        state = setup.step(state, *setup.batch(step))
+    pruned = setup.pruned(state, zero)
     before, after = flatten_state(state), flatten_state(pruned)
     assert set(after) == {path for path in before if "ancillary" not in path}
     assert all(after[path] is before[path] for path in after)
@@ -64,7 +62,7 @@ def test_moments_go_on_when_the_branch_leaves():
 
 
 def flatten_state(state):
-    from plq.variables import leaf_path
+    from plq.layers.variables import leaf_path
 
     return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
@@ -94,22 +92,22 @@ def test_two_devices_train_as_one():
 
 
 def test_bfloat16_is_for_the_products_only():
-    experiment = tiny(quant__dtype="bfloat16")
-    state = trained(experiment, 2)
+    setup = tiny(quant__dtype="bfloat16")
+    state = trained(setup, 2)
     floating = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert {leaf.dtype for leaf in floating} == {jnp.dtype("float32")}
-    jaxpr = str(jax.make_jaxpr(experiment.step)(state, *experiment.batch(2)))
+    jaxpr = str(jax.make_jaxpr(setup.step)(state, *setup.batch(2)))
     products = [line for line in jaxpr.splitlines() if "conv_general_dilated[" in line]
     assert products and all(":bf16" in line for line in products)
 
 
 def test_a_step_that_is_not_finite_is_remembered():
-    experiment = tiny()
-    state = trained(experiment, 2)
+    setup = tiny()
+    state = trained(setup, 2)
     assert int(state.tally.broken_step) == -1
     weights = jax.tree.map(lambda leaf: leaf * jnp.nan, state.weights)
     for step in (2, 3):
-        state = experiment.step(state.replace(weights=weights), *experiment.batch(step))
+        state = setup.step(state.replace(weights=weights), *setup.batch(step))
         weights = jax.tree.map(jnp.copy, state.weights)
     assert int(state.tally.broken_step) == 2
 
@@ -141,18 +139,18 @@ def test_learned_scales_are_trained_and_decayed_when_asked_for():
     assert {path.split("/")[0] for path in learned} == {*(f"conv{i}" for i in range(7)), "dense"}
     for path in before:
         assert np.any(after[path] != before[path]) or path == "conv6/conv/bias", path
-        step = plain.settings.optimizer.learning_rate if path in learned else 0.0
+        step = plain.config.optimizer.learning_rate if path in learned else 0.0
         np.testing.assert_allclose(after[path] - decayed[path], step * before[path], rtol=1e-3, atol=1e-7)
 
 
 def test_a_broken_scale_is_remembered_too():
-    experiment = tiny(quant__weights="lsq", quant__weight_bits=2, quant__activations="lsq")
+    setup = tiny(quant__weights="lsq", quant__weight_bits=2, quant__activations="lsq")
     for leaf in ("conv/step", "act/step", "conv/kernel"):
-        state = experiment.initial_state()
+        state = setup.initial_state()
         layer, name = leaf.split("/")
         variables = state.weights["params"]["conv2"][layer]
         variables[name] = variables[name] * jnp.nan
-        assert int(experiment.step(state, *experiment.batch(0)).tally.broken_step) == 0, leaf
+        assert int(setup.step(state, *setup.batch(0)).tally.broken_step) == 0, leaf
 
 
 def test_roles_cover_every_trained_variable():

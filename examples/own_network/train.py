@@ -13,12 +13,12 @@ import optax
 from network import Digits
 
 from plq.checkpoint.model_file import read_model, write_model
+from plq.checkpoint.prune import prune
 from plq.data.digits import TRAIN_EXAMPLES, load_digits
 from plq.layers.convert import Rule, conversion_table, convert
 from plq.layers.scales import calibrate
 from plq.modes import in_32_bits
-from plq.prune import drop_ancillary
-from plq.train.factor import Factor
+from plq.train.factor import FactorSchedule
 
 BATCH = 64
 RULES = [  # the first pattern that matches a layer's path counts
@@ -44,11 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     order = np.random.default_rng(0)
     batches = [order.permutation(TRAIN_EXAMPLES)[i : i + BATCH] for _ in range(given.epochs)
                for i in range(0, TRAIN_EXAMPLES - BATCH + 1, BATCH)]  # fmt: skip
-    factor = Factor("cosine", len(batches) // 2)  # f: 1 at first, 0 from the middle on
+    factor = FactorSchedule("cosine", len(batches) // 2)  # f: 1 at first, 0 from the middle on
     optimizer = optax.adam(optax.cosine_decay_schedule(0.005, len(batches)))
 
     @jax.jit
-    def step(count, weights, statistics, moments, images, labels):
+    def step(count, weights, statistics, opt_state, images, labels):
         low_bit = convert(network, rules, factor(count) if "ancillary" in weights else None)
 
         def loss_of(weights):
@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
 
         gradients, statistics = jax.grad(loss_of, has_aux=True)(weights)
         with in_32_bits():  # for Adam, which under JAX_ENABLE_X64 would compute in float64
-            updates, moments = optimizer.update(gradients, moments, weights)
-        return optax.apply_updates(weights, updates), statistics, moments
+            updates, opt_state = optimizer.update(gradients, opt_state, weights)
+        return optax.apply_updates(weights, updates), statistics, opt_state
 
     variables = jax.jit(convert(network, rules, 1.0).init)(jax.random.key(0, impl="rbg"), images[:1])
     if given.learned:
@@ -69,8 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     test = images[TRAIN_EXAMPLES:]
     logits = lambda state, f: np.asarray(jax.jit(convert(network, rules, f).apply)({**state[0], **state[1]}, test))
     for count, batch in enumerate(batches):
-        if count == factor.zero_from:
-            before, state = logits(state, 0.0), drop_ancillary(state)  # moments included
+        if count == factor.end_step:
+            before, state = logits(state, 0.0), prune(state)  # moments included
             print(f"step {count}: f is 0, the branch leaves; {compared(before, logits(state, None))}")
         state = step(count, *state, images[batch], labels[batch])
     write_model(given.out, {**state[0], **state[1]}, {"rules": [dataclasses.asdict(rule) for rule in rules]})

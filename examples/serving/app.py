@@ -36,8 +36,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plq.card import images, measured, origin
-from plq.frozen.model import FrozenModel
+from plq.report.model_card import images, measured, origin
+from plq.runtime.frozen import FrozenModel
 
 PAGE = Path(__file__).with_name("page.html")
 DECODERS = 2  # pictures that are decoded at the same time

@@ -7,7 +7,7 @@ from PIL import Image
 
 from plq.data.images import UNREADABLE, is_deep, open_image, pixels, upright
 from plq.errors import UserError
-from plq.frozen.model import FrozenModel
+from plq.runtime.frozen import FrozenModel
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 

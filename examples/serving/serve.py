@@ -16,7 +16,7 @@ import uvicorn
 from app import Limits, application
 
 import plq
-from plq import door
+from plq.cli import common
 from plq.errors import UserError
 
 USUAL = Limits()
@@ -32,7 +32,7 @@ NUMBERS = {  # default, least, largest, help; whole numbers if the default is on
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = door.arguments("plq", "Serve a frozen model: a page to drop pictures on, and a JSON interface.")
+    parser = common.arguments("plq", "Serve a frozen model: a page to drop pictures on, and a JSON interface.")
     parser.prog = "python examples/serving/serve.py"
     parser.add_argument("model", type=Path, help="a frozen model (model.plq)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
@@ -85,4 +85,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main)
+    common.run(main)

@@ -52,13 +52,13 @@ def require_intact(leaves: dict[str, jax.Array], saved: dict[str, int]) -> None:
             raise ValueError(f"{path} is damaged: its checksum is not the one it was saved with")
 
 
-def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+def with_crc(manifest: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(manifest)
     return {"manifest": text, "crc32": zlib.crc32(text.encode())}
 
 
-def unsealed(sealed: dict[str, Any]) -> dict[str, Any]:
+def without_crc(with_crc: dict[str, Any]) -> dict[str, Any]:
     """The manifest. Raises ValueError if it is not as it was sealed."""
-    if zlib.crc32(sealed["manifest"].encode()) != sealed["crc32"]:
+    if zlib.crc32(with_crc["manifest"].encode()) != with_crc["crc32"]:
         raise ValueError("the record is damaged: its checksum is not the one it was saved with")
-    return json.loads(sealed["manifest"])
+    return json.loads(with_crc["manifest"])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from plq.errors import UserError
-from plq.variables import leaf_path
+from plq.layers.variables import leaf_path
 
 Leaves = dict[str, tuple[tuple[int, ...], str]]
 SHOWN = 6

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from plq.checkpoint.store import Store
-from plq.remote.mirror import Mirror
+from plq.storage.mirror import Mirror
 
 
 class MirroredStore(Store):

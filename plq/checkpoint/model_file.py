@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from plq.errors import UserError
-from plq.output import require_room, writing
-from plq.variables import flatten, nest
+from plq.layers.variables import flatten, nest
+from plq.storage.output import require_room, writing
 
 FORMAT, VERSION = "plq-model", 1
 DESCRIPTION, VARIABLES = "model.json", "variables.safetensors"
-HOW = "make a model with: python -m plq.prune --workdir DIR --out PATH"
+HOW = "make a model with: plq prune --workdir DIR --out PATH"
 
 
 def write_model(path: Path, variables: dict[str, Any], description: dict[str, Any]) -> None:

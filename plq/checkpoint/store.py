@@ -23,13 +23,13 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather, sync_global_devices
 from orbax.checkpoint import v1 as ocp
 
-from plq.checkpoint.keep import Keep
-from plq.checkpoint.manifest import checksums, require_intact, sealed, unsealed
+from plq.checkpoint.manifest import checksums, require_intact, with_crc, without_crc
 from plq.checkpoint.match import Leaves, leaf_shapes, require_same_leaves
 from plq.checkpoint.reading import READ_ERRORS, WRITE_ERRORS, UnreadableError, hushed, reading, reason
+from plq.checkpoint.retention import Retention
+from plq.distributed.session import broadcast_from_primary, is_primary
 from plq.errors import UserError
-from plq.hosts.together import is_first, of_first
-from plq.variables import flatten, leaf_path, nest
+from plq.layers.variables import flatten, leaf_path, nest
 
 Record = dict[str, Any]
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Store:
     def __init__(self, directory: Path, keep_latest: int = 2, keep_best: int = 1, shared: bool = True):
         self.directory = Path(directory).absolute()
         self._shared = shared or jax.process_count() == 1
-        self._keep = Keep(keep_latest, keep_best, {})
+        self._keep = Retention(keep_latest, keep_best, {})
         self._checkpointer = self._opened()
         for step in self.steps():
             self._keep.note(step, self._accuracy(step))
@@ -68,7 +68,7 @@ class Store:
         }
         self._keep.note(step, accuracy)
         saved = nest(copies if self._shared else {path: _whole(leaf) for path, leaf in copies.items()})
-        begin = lambda: self._checkpointer.save_async(step, saved, force=True, custom_metadata=sealed(manifest))
+        begin = lambda: self._checkpointer.save_async(step, saved, force=True, custom_metadata=with_crc(manifest))
         self._writing(begin)
 
     def wait(self) -> None:
@@ -138,7 +138,7 @@ class Store:
         if self._tidies():
             self._remove_unfinished()
         # Another machine may see a new folder later than process 0.
-        steps = json.loads(of_first("checkpoints", json.dumps(self.steps())))
+        steps = json.loads(broadcast_from_primary("checkpoints", json.dumps(self.steps())))
         for step in reversed(steps):
             try:
                 record = self.record(step)
@@ -166,7 +166,7 @@ class Store:
     def _manifest(self, step: int) -> dict[str, Any]:
         """What `save` wrote beside the arrays. Raises one of READ_ERRORS if it cannot be read."""
         file = self.directory / str(step) / "_CHECKPOINT_METADATA"
-        return unsealed(json.loads(file.read_text("utf-8"))["custom_metadata"])
+        return without_crc(json.loads(file.read_text("utf-8"))["custom_metadata"])
 
     def _accuracy(self, step: int) -> float | None:
         try:
@@ -206,7 +206,7 @@ class Store:
 
     def _tidies(self) -> bool:
         """Whether this process makes, moves and removes folders."""
-        return is_first() or not self._shared
+        return is_primary() or not self._shared
 
     def _aside(self) -> Path:
         return self.directory.with_name(self.directory.name + ".unreadable")
@@ -256,7 +256,7 @@ def open_store(workdir: Path) -> Store:
 
 def _warn(text: str) -> None:
     """Once for all processes."""
-    if is_first():
+    if is_primary():
         warnings.warn(text, stacklevel=4)
 
 

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plq.compare.cells import Training
-from plq.compare.findings import findings, over_points
+from plq.compare.aggregate import aggregate, over_points
 from plq.compare.history import History, read_history
-from plq.compare.opening import Facts
 from plq.compare.plan import Plan
+from plq.compare.preflight import Facts
+from plq.compare.runs import Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,6 @@ def collect(
         if cell.folder in read:
             histories[cell.point][cell.variant][cell.seed] = read[cell.folder]
     of_point = lambda label: {variant: facts[label, variant] for variant in plan.variants}
-    points = {label: findings(by_variant, of_point(label)) for label, by_variant in histories.items()}
+    points = {label: aggregate(by_variant, of_point(label)) for label, by_variant in histories.items()}
     of_cell = {(cell.point, cell.variant, cell.seed): by_folder[cell.folder] for cell in plan.cells}
     return Comparison(config, plan, points, histories, facts, of_cell, dict(failed))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plq.compare.history import Histories, History, Record
-from plq.compare.opening import Facts
+from plq.compare.preflight import Facts
 from plq.compare.statistics import first_reaching, median_time
 
 

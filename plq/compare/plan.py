@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from plq.compare.variants import VARIANTS
-from plq.config import fields_of, settings
+from plq.config.load import build_config, fields_of
+from plq.config.schema import Config
+from plq.config.selection import parse_value
 from plq.errors import UserError, nearest
-from plq.settings import Settings
 
 Point = dict[str, Any]  # the varied fields of one grid point, such as {"quant.weights": "xnor"}; empty: none varied
 
@@ -22,13 +23,13 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class RunConfig:
     """One training. ``folder``: where, relative to the comparison's; cells with one folder are one training."""
 
     point: str
     variant: str
     seed: int
-    settings: Settings
+    config: Config
     folder: str
 
 
@@ -39,12 +40,12 @@ class Plan:
     points: dict[str, Point]
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[RunConfig, ...]
     left_out: tuple[str, ...]
 
-    def trainings(self) -> list[Cell]:
+    def trainings(self) -> list[RunConfig]:
         """The cells without repetition: a variant that leaves a varied field unused is trained once."""
-        by_folder: dict[str, Cell] = {}
+        by_folder: dict[str, RunConfig] = {}
         for cell in self.cells:
             by_folder.setdefault(cell.folder, cell)
         return list(by_folder.values())
@@ -70,7 +71,7 @@ def parse_axis(text: str) -> Axis:
 
 def _field(name: str) -> str:
     """The full name of a field that can be varied."""
-    legal = Settings().to_json()
+    legal = Config().to_json()
     full = [f"{section}.{name}" for section in legal if name in legal[section]]
     if len(full) > 1:
         raise UserError(f"--vary {name}: several sections have it; allowed: {', '.join(full)}")
@@ -86,16 +87,14 @@ def _field(name: str) -> str:
 
 
 def _value(field: str, text: str) -> Any:
-    kind = type(Settings().value(field))
-    words: dict[str, Any] = {"True": True, "False": False}
     try:
-        return words[text] if kind is bool else kind(text)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"--vary {field}={text}: allowed {kind.__name__}") from error
+        return parse_value(field, text)
+    except UserError as error:
+        raise UserError(f"--vary {error}") from error
 
 
 def make_plan(
-    base: Settings, axes: Sequence[Axis], variants: Sequence[str], seeds: int, skip_illegal: bool = False
+    base: Config, axes: Sequence[Axis], variants: Sequence[str], seeds: int, skip_illegal: bool = False
 ) -> Plan:
     """The grid of a config. Seeds are those from its ``train.seed`` on.
 
@@ -147,30 +146,30 @@ def label_of(point: Point) -> str:
     return " ".join(f"{short(field)}={value}" for field, value in point.items())
 
 
-def variant_settings(base: Settings, point: Point, variant: str) -> Settings:
+def variant_settings(base: Config, point: Point, variant: str) -> Config:
     """The checked settings of a variant at a point. Raises UserError if they are illegal."""
     given = base.to_json()
     for name, value in {**point, **VARIANTS[variant], "report.branch": variant == "expanded"}.items():
         section, field = name.split(".")
         given[section][field] = value
-    chosen = settings(given)
-    if variant == "expanded" and chosen.factor.over(1).zero_from != 1:
+    chosen = build_config(given)
+    if variant == "expanded" and chosen.factor.over(1).end_step != 1:
         found = f"factor.name=constant, factor.value={chosen.factor.value}"
         raise UserError(f"{found}: found no decay, allowed an f that falls to 0 (the plain network is a variant)")
     return chosen
 
 
-def _cell(base: Settings, label: str, point: Point, variant: str, chosen: Settings, seed: int) -> Cell:
+def _cell(base: Config, label: str, point: Point, variant: str, chosen: Config, seed: int) -> RunConfig:
     """The folder names the varied fields that are not the config's own, so that other grids find the training again;
     those that the variant sets anyway are left out.
     """
     own = {name: value for name, value in point.items() if name not in VARIANTS[variant] and value != base.value(name)}
     name = "_".join([variant, *label_of(own).split()]).replace("/", "-")
     seeded = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, seed=seed))
-    return Cell(label, variant, seed, seeded, f"cells/{name}_{seed}")
+    return RunConfig(label, variant, seed, seeded, f"cells/{name}_{seed}")
 
 
-def changed_fields(bare: Settings, chosen: Settings) -> list[str]:
+def changed_fields(bare: Config, chosen: Config) -> list[str]:
     """The --config.SECTION.FIELD=VALUE arguments that make a config file's settings these."""
     before = dict(fields_of(bare.to_json()))
     return [f"--config.{name}={value}" for name, value in fields_of(chosen.to_json()) if value != before[name]]

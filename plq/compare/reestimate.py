@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from plq.data.augment import normalize
-from plq.inference import Model
+from plq.runtime.stripped_model import Model
 
 
 def reestimated(model: Model, batches: Iterable[np.ndarray]) -> Model:

@@ -68,7 +68,7 @@ def median_time(times: Sequence[float | None]) -> float | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Removal:
+class PruneReport:
     """What the end of the branch did to test accuracy, from evaluations at ``times`` (epochs).
 
     before: the last accuracy with f > 0. lowest: the lowest up to and with the recovery (or the end).
@@ -82,7 +82,7 @@ class Removal:
 
 def removal_cost(
     times: Sequence[float], accuracies: Sequence[float], factors: Sequence[float], zero: float
-) -> Removal | None:
+) -> PruneReport | None:
     """``zero``: the epoch at which f became 0. None without an evaluation both before and after it."""
     with_branch = [accuracy for accuracy, f in zip(accuracies, factors, strict=True) if f > 0]
     after = [(time, value) for time, value, f in zip(times, accuracies, factors, strict=True) if f == 0]
@@ -91,4 +91,4 @@ def removal_cost(
     before = with_branch[-1]
     reached = first_reaching([time for time, _ in after], [value for _, value in after], before)
     fallen = [value for time, value in after if reached is None or time <= reached]
-    return Removal(before, min(fallen), None if reached is None else reached - zero)
+    return PruneReport(before, min(fallen), None if reached is None else reached - zero)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from plq.compare.findings import over_points
+from plq.compare.aggregate import over_points
 from plq.compare.variants import NAMES
 
 OVERALL = "mean over all cells"

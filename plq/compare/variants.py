@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from plq.config.schema import Config
 from plq.quant.base import FLOAT_BITS
-from plq.settings import Settings
 
 NAMES = {"plain": "plain", "expanded": "EXP-Net", "float": "float"}  # as tables and figures call them
 BITS = ("weight_bits", "activation_bits", "gradient_bits", "first_bits", "last_bits")
@@ -11,7 +11,7 @@ BITS = ("weight_bits", "activation_bits", "gradient_bits", "first_bits", "last_b
 
 def _defaults(section: str) -> dict[str, Any]:
     """All fields of a section, as they are when nobody sets them."""
-    return {f"{section}.{field}": value for field, value in Settings().to_json()[section].items()}
+    return {f"{section}.{field}": value for field, value in Config().to_json()[section].items()}
 
 
 PLAIN = {**_defaults("expansion"), **_defaults("factor"), "factor.name": "constant", "factor.value": 0.0}
@@ -25,8 +25,8 @@ FLOAT = {
 VARIANTS: dict[str, dict[str, Any]] = {"plain": PLAIN, "expanded": {}, "float": FLOAT}
 
 
-def variant_of(chosen: Settings) -> str:
+def variant_of(chosen: Config) -> str:
     """Which of the variants a training is."""
-    if chosen.factor.over(1).zero_from != 0:
+    if chosen.factor.over(1).end_step != 0:
         return "expanded"
     return "float" if {getattr(chosen.quant, field) for field in BITS} == {FLOAT_BITS} else "plain"

@@ -14,7 +14,7 @@ from google.protobuf.json_format import ParseError
 from plq.data.images import Size, open_image, pixels, resize
 from plq.data.labels import require_labels
 from plq.errors import UserError, nearest
-from plq.paths import path_of
+from plq.storage.paths import path_of
 
 VERSION = re.compile(r"\d+\.\d+\.\d+$")
 CHUNK = 1000  # records read and decoded at a time

@@ -19,8 +19,8 @@ import numpy as np
 from plq.data.crops import Crop, center_box, decode_crop, flip
 from plq.data.images import Size
 from plq.data.order import steps_per_epoch
+from plq.data.prefetch import prefetch
 from plq.data.source import RecordSource
-from plq.data.stream import prefetch
 from plq.errors import UserError
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -172,7 +172,7 @@ class Tally:
             raise UserError(f"{found}; allowed a share of {self.allowed:g} (data.corrupt_share)")
 
 
-def middles(
+def center_crops(
     source: RecordSource, batch_size: int, size: Size, threads: int = 8, rows: slice = ALL
 ) -> Generator[Batch, None, None]:
     """The middle of every record in order, in batches like those of `train_batches`; the last one may be smaller.

@@ -11,7 +11,7 @@ from plq.data.cache import cached
 from plq.data.digits import TRAIN_EXAMPLES, load_digits
 from plq.data.images import Size, resize, size_of
 from plq.errors import UserError, nearest
-from plq.scratch import cache_directory
+from plq.storage.cache_dir import cache_directory
 
 MAX_BYTES = 16 * 2**30
 CACHE_FORMAT = 2  # raised when decoding, resizing or what is refused changes

@@ -2,7 +2,7 @@
 
     rules = [Rule("head", 8, 8, expand=False), Rule("block*", 2, 2)]
     expanded = convert(network, rules, factor)      # train, f from 1 to 0
-    served = convert(network, rules)                # the same variables after plq.prune.drop_ancillary
+    served = convert(network, rules)                # the same variables after plq.checkpoint.prune.prune
 
 Quantizers that learn ("lsq", "apot", "pact", ...) have their scales among the parameters. Those of activations start
 as constants: set them from a batch before training, and with ``kernels=True`` those of weights too where the kernels

@@ -6,12 +6,13 @@ from typing import Any
 import flax.linen as nn
 
 from plq.layers.describe import Layer, layer_table
-from plq.layers.entry import Entry
+from plq.layers.pre_activation import PreActivation
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS
 
 IMAGE_BITS = 8
-KEEP_THE_GRID = ("halve", "max_pool", "flatten", "shrink")  # operations whose results are values of their input, or 0
+# Operations whose results are values of their input, or 0.
+KEEP_THE_GRID = ("halve", "max_pool", "flatten", "shrink")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class _Stream:
-    """Stands for an array of which shape and bits are known: a `plq.layers.operations.Symbol`."""
+    """Stands for an array of which shape and bits are known: a `plq.layers.operations.Tracer`."""
 
     shape: tuple[int, ...]
     bits: int
@@ -39,7 +40,7 @@ class _Stream:
 
 
 def cost_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Cost]:
-    """One row per `Unit` or `Entry` of a plain network (`Architecture.plain`), in the order in which data passes them.
+    """One row per `Unit` or `PreActivation` of a plain network (`Architecture.plain`), in the order of the data.
 
     Args:
         network: between its units it uses `plq.layers.operations` alone. image_shape: [height, width, channels].
@@ -49,7 +50,7 @@ def cost_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Cost]:
 
     def follow(next_function, args, kwargs, context):
         module = context.module
-        if not isinstance(module, (Unit, Entry)) or context.method_name != "__call__":
+        if not isinstance(module, (Unit, PreActivation)) or context.method_name != "__call__":
             return next_function(*args, **kwargs)
         layer = layers["/".join(module.path)]
         costs.append(Cost(layer, args[0].bits))

@@ -14,8 +14,8 @@ from flax.traverse_util import flatten_dict
 
 from plq.layers.activation import Activation
 from plq.layers.conv import QuantConv
-from plq.layers.entry import Entry
-from plq.layers.expanded import ExpandedEntry, ExpandedUnit
+from plq.layers.expanded import ExpandedPreActivation, ExpandedUnit
+from plq.layers.pre_activation import PreActivation
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, WeightQuantizer
 
@@ -27,7 +27,7 @@ Shapes = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One `Unit` or `Entry`: bits of its weights and of its output, kept and ancillary variables.
+    """One `Unit` or `PreActivation`: bits of its weights and of its output, kept and ancillary variables.
 
     ``bytes_deployed`` packs the kernel at ``weight_bits`` and leaves everything else in float32. ``macs`` are the
     multiply-accumulates of the kept convolution for one image.
@@ -63,7 +63,7 @@ def _run(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[Shapes, dict
 
 def _innermost(found: list[tuple[nn.Module, Any]]) -> tuple[nn.Module, Any]:
     """An expanded unit shares its path with the plain unit inside it: the plain one describes the layer."""
-    return next((item for item in found if not isinstance(item[0], (ExpandedUnit, ExpandedEntry))), found[0])
+    return next((item for item in found if not isinstance(item[0], (ExpandedUnit, ExpandedPreActivation))), found[0])
 
 
 def variable_roles(network: nn.Module, image_shape: tuple[int, ...]) -> Shapes:
@@ -111,9 +111,9 @@ def expanded_layers(network: nn.Module, image_shape: tuple[int, ...]) -> tuple[s
 
 
 def layer_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Layer]:
-    """One row per `Unit` or `Entry` of the network, in the order in which data passes them."""
+    """One row per `Unit` or `PreActivation` of the network, in the order in which data passes them."""
     shapes, modules = _run(network, image_shape)
-    layers = [path for path, (module, _) in modules.items() if isinstance(module, (Unit, Entry))]
+    layers = [path for path, (module, _) in modules.items() if isinstance(module, (Unit, PreActivation))]
     return [_row(path, modules, flatten_dict(shapes)) for path in layers]
 
 
@@ -139,8 +139,8 @@ def _row(path: tuple, modules: dict[tuple, tuple[Any, Any]], variables: dict[tup
     )
 
 
-def _kind(layer: Unit | Entry) -> str:
-    if isinstance(layer, Entry):
+def _kind(layer: Unit | PreActivation) -> str:
+    if isinstance(layer, PreActivation):
         return "entry"
     if not layer.kernel_size:
         return "dense"

@@ -4,11 +4,10 @@ A network that takes its layers as arguments gets them so, and keeps its variabl
 
     fields = Rule("*", 2, 2).fields                                 # see `plq.layers.convert`; or name them yourself
     expanded = Network(conv=partial(Conv, **fields(factor)))        # train, f from 1 to 0
-    served = Network(conv=partial(Conv, **fields()))                # the same variables after plq.prune.drop_ancillary
+    served = Network(conv=partial(Conv, **fields()))                # the same variables after `plq.prune`
 """
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -72,8 +71,8 @@ class LowPrecision(nn.Module):
         value = super().param(*args, **kwargs)
         if args[0] != "kernel" or self.weights.bits == FLOAT_BITS:
             return value
-        at_home: Any = partial(_Scales, self.weights, **{"parent": self.home})
-        scales = at_home()(value) if self.home else weight_scales(self, self.weights, value)
+        home: Any = self.home
+        scales = _Scales(self.weights, parent=home)(value) if home else weight_scales(self, self.weights, value)
         return self.weights.fake_quantize(value, scales).astype(value.dtype)
 
     def quantized_input(self, x: Any) -> Array:
@@ -92,8 +91,8 @@ class LowPrecision(nn.Module):
         fields = {**layer_fields(self), "use_bias": False, "kernel_init": default_kernel_init}
         layer: Any = branch(**fields, **self._place("ancillary_conv"))
         axes = {"axis_name": self.axis_name, "axis_index_groups": self.axis_index_groups}
-        settings = {"momentum": Unit.momentum, "epsilon": Unit.epsilon, **axes}
-        norm = AncillaryNorm(**settings, **self._place("ancillary_norm"))
+        config = {"momentum": Unit.momentum, "epsilon": Unit.epsilon, **axes}
+        norm = AncillaryNorm(**config, **self._place("ancillary_norm"))
         ancillary = norm(layer(x), use_running_average=not training)
         return low + (self.factor * ancillary).astype(low.dtype)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plq.layers.conv import QuantConv
-from plq.layers.entry import Entry
+from plq.layers.pre_activation import PreActivation
 from plq.layers.unit import Unit
 
 MERGES = ("add", "subtract", "concat")
@@ -32,7 +32,7 @@ class Concat:
 
 
 @flax.struct.dataclass
-class Fork:
+class BranchInput:
     """One input of an expanded unit: ``low``, on the activation's grid, and ``full``, what the branch takes."""
 
     low: Any
@@ -91,7 +91,7 @@ class ExpandedUnit(nn.Module):
     The kept variables have the names they have in the plain unit. ``factor`` is f, a scalar in [0, 1], traced
     or not. At f = 0 the output is that of ``low`` bit for bit (concat: with zeros beside it) and the ancillary
     parameters get a zero gradient. Output: an array like ``low``'s, or a `Concat` of two. ``use_norm`` False leaves
-    BN_anc out. Input: an array, a `Concat`, or a `Fork` of them.
+    BN_anc out. Input: an array, a `Concat`, or a `BranchInput` of them.
     """
 
     low: Unit
@@ -106,7 +106,7 @@ class ExpandedUnit(nn.Module):
             self.ancillary_norm = AncillaryNorm(momentum=self.low.momentum, epsilon=self.low.epsilon)
 
     def __call__(self, x: Any, train: bool, residual: Any = None) -> Any:
-        fork = x if isinstance(x, Fork) else Fork(x, x)
+        fork = x if isinstance(x, BranchInput) else BranchInput(x, x)
         low = self.low(fork.low, train, residual.low if isinstance(residual, Concat) else residual)
         ancillary = jnp.asarray(self.factor, jnp.float32) * self.ancillary(fork.full, train)
         if self.merge == "concat":
@@ -120,14 +120,14 @@ class ExpandedUnit(nn.Module):
         return y if self.low.pool is None else self.low.pool(y)
 
 
-class ExpandedEntry(nn.Module):
-    """An `Entry` before expanded units: their branches get the stream itself, before batch norm and Qa.
+class ExpandedPreActivation(nn.Module):
+    """An `PreActivation` before expanded units: their branches get the stream itself, before batch norm and Qa.
 
     Of a `Concat` the ancillary half passes as it is. ``fork`` False: the low-precision input alone, where no unit
     with a branch follows.
     """
 
-    low: Entry
+    low: PreActivation
     fork: bool = True
 
     def setup(self):
@@ -136,4 +136,4 @@ class ExpandedEntry(nn.Module):
     def __call__(self, x: Any, train: bool) -> Any:
         concat = isinstance(x, Concat)
         low = Concat(self.low(x.low, train), x.ancillary) if concat else self.low(x, train)
-        return Fork(low, x) if self.fork else low
+        return BranchInput(low, x) if self.fork else low

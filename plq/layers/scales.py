@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from plq.layers.variables import flatten, nest
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
-from plq.variables import flatten, nest
 
 # Collections that are mutable in a calibration alone: each layer writes the scales that it finds into its own.
 ACTIVATIONS, KERNELS = "calibrated_activations", "calibrated_kernels"
@@ -18,14 +18,14 @@ ACTIVATIONS, KERNELS = "calibrated_activations", "calibrated_kernels"
 def activation_scales(layer: nn.Module, quantizer: ActivationQuantizer, x: Array) -> Scales:
     """The learned scales of a layer that quantizes activations x; none at 32 bits."""
     names = () if quantizer.bits == FLOAT_BITS else quantizer.scale_names
-    found = lambda: quantizer.scales_of(x.astype(jnp.float32))
+    found = lambda: quantizer.calibrate_scales(x.astype(jnp.float32))
     return _scales(layer, names, quantizer.initial_scales, found, ACTIVATIONS)
 
 
 def weight_scales(layer: nn.Module, quantizer: WeightQuantizer, kernel: Array) -> Scales:
     """The learned scales of a layer that quantizes this kernel."""
     kernel = kernel.astype(jnp.float32)
-    initial, found = (partial(f, kernel) for f in (quantizer.initial_scales, quantizer.scales_of))
+    initial, found = (partial(f, kernel) for f in (quantizer.initial_scales, quantizer.calibrate_scales))
     return _scales(layer, quantizer.scale_names, initial, found, KERNELS)
 
 

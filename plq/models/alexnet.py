@@ -7,7 +7,7 @@ import flax.linen as nn
 from jax import Array
 
 from plq.errors import UserError
-from plq.layers.kit import Kit
+from plq.layers.factory import LayerFactory
 from plq.layers.operations import flatten, max_pool
 
 MIN_SIZE = 96
@@ -31,7 +31,7 @@ class AlexNet(nn.Module):
     """
 
     num_classes: int
-    kit: Kit
+    kit: LayerFactory
     width: float = 1.0
 
     @nn.compact

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 from jax import Array
 
-from plq.layers.kit import Kit
+from plq.layers.factory import LayerFactory
 from plq.layers.operations import global_mean
 
 STRIDES = (4, 8, 16, 32)
@@ -43,7 +43,7 @@ class MobileNetV1(nn.Module):
     """
 
     num_classes: int
-    kit: Kit
+    kit: LayerFactory
     width: float = 1.0
     stride: int = 32
 
@@ -65,7 +65,7 @@ class MobileNetV2(nn.Module):
 
     A block widens (1x1), filters (depthwise 3x3) and projects back (1x1, no activation: the linear bottleneck), and
     adds its input where shapes allow. So the stream from block to block is in float and has both signs; an
-    `plq.layers.entry.Entry` without batch norm brings it to the activation's grid before the next convolution.
+    `PreActivation` without batch norm brings it to the activation's grid before the next convolution.
     The paper's ReLU6 is whatever the activation is. Channels are multiples of 8, and the last convolution never has
     fewer than 1280, as published.
 
@@ -73,7 +73,7 @@ class MobileNetV2(nn.Module):
     """
 
     num_classes: int
-    kit: Kit
+    kit: LayerFactory
     width: float = 1.0
     stride: int = 32
 

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 
 from plq.errors import UserError, nearest
-from plq.layers.kit import Kit, LayerFactor, Precision, expanded_kit, plain_kit
+from plq.layers.factory import LayerFactor, LayerFactory, QuantConfig, expanded_factory, plain_factory
 from plq.models.alexnet import AlexNet
 from plq.models.mobilenet import STRIDES, MobileNetV1, MobileNetV2
 from plq.models.resnet import BLOCKS, SHORTCUTS, ResNet
@@ -38,7 +38,7 @@ class Architecture:
 
     name: str
     num_classes: int
-    precision: Precision
+    precision: QuantConfig
     width: float = 1.0
     dropout: float = 0.0
     shortcut: str = "projection"
@@ -74,17 +74,17 @@ class Architecture:
                 raise UserError(f"model.{field.name}={value}: {found}; leave it at {field.default}")
         return {field.name: getattr(self, field.name) for field in fields if field.name in legal}
 
-    def _network(self, kit: Kit) -> nn.Module:
+    def _network(self, kit: LayerFactory) -> nn.Module:
         self.check()
         return NETWORKS[self.name](self.num_classes, kit, **self._options())
 
     def plain(self) -> nn.Module:
         """The low-precision network alone; it has no code for a branch."""
-        return self._network(plain_kit(self.precision))
+        return self._network(plain_factory(self.precision))
 
     def expanded(self, merge: str, factor: LayerFactor, norm: bool = True) -> nn.Module:
-        """The same network with the ancillary branches: the arguments are those of `expanded_kit`."""
-        return self._network(expanded_kit(self.precision, merge, factor, norm))
+        """The same network with the ancillary branches: the arguments are those of `expanded_factory`."""
+        return self._network(expanded_factory(self.precision, merge, factor, norm))
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dict, read back by `from_json`."""
@@ -94,7 +94,7 @@ class Architecture:
     def from_json(cls, fields: dict[str, Any]) -> "Architecture":
         """Raises UserError for missing or unknown fields."""
         try:
-            architecture = cls(**{**fields, "precision": Precision(**fields["precision"])})
+            architecture = cls(**{**fields, "precision": QuantConfig(**fields["precision"])})
         except (TypeError, KeyError) as error:
             raise UserError(f"network description: {error}") from error
         architecture.check()

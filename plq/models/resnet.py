@@ -21,8 +21,8 @@ import jax
 from jax import Array
 
 from plq.errors import UserError
-from plq.layers.kit import Kit
-from plq.layers.operations import global_mean, max_pool, shrink
+from plq.layers.factory import LayerFactory
+from plq.layers.operations import global_mean, max_pool, zero_pad_shortcut
 
 SHORTCUTS = ("projection", "padding")
 BLOCKS = ("post", "pre", "bireal")
@@ -43,7 +43,7 @@ class ResNet(nn.Module):
     """
 
     num_classes: int
-    kit: Kit
+    kit: LayerFactory
     stages: Sequence[int]
     small_images: bool = False
     bottleneck: bool = False
@@ -80,7 +80,7 @@ class ResNet(nn.Module):
 class _Layers:
     """The layers of one block, whose name theirs begin with."""
 
-    kit: Kit
+    kit: LayerFactory
     block: str
     train: bool
     shortcuts: str
@@ -102,7 +102,7 @@ class _Layers:
             return x
         if self.shortcuts == "projection":
             return self.unit("shortcut", entered, features, 1, stride, **{"activation": None, **fields})
-        return shrink(x, stride=stride, channels=features)
+        return zero_pad_shortcut(x, stride=stride, channels=features)
 
 
 def _basic(layers: _Layers, x: Any, features: int, stride: int) -> Any:

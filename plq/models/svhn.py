@@ -7,8 +7,8 @@ import jax
 from jax import Array
 
 from plq.errors import UserError
-from plq.layers.kit import Kit
-from plq.layers.operations import flatten, halve
+from plq.layers.factory import LayerFactory
+from plq.layers.operations import flatten, max_pool_2x2
 from plq.modes import in_32_bits
 
 MIN_SIZE = 40
@@ -32,7 +32,7 @@ class SVHNNet(nn.Module):
     """
 
     num_classes: int
-    kit: Kit
+    kit: LayerFactory
     width: float = 1.0
     dropout: float = 0.0
 
@@ -43,9 +43,9 @@ class SVHNNet(nn.Module):
             raise UserError(f"data.image_size: found images of {found}, svhn takes {MIN_SIZE}x{MIN_SIZE} or more")
         inner, channels = self.kit.inner, lambda n: max(1, round(n * self.width))
         first = partial(self.kit.first, padding="VALID", use_bias=True, use_norm=False)
-        x = first(channels(48), (5, 5), pool=halve, name="conv0")(x, train)
+        x = first(channels(48), (5, 5), pool=max_pool_2x2, name="conv0")(x, train)
         x = inner(channels(64), (3, 3), name="conv1")(x, train)
-        x = inner(channels(64), (3, 3), pool=halve, name="conv2")(x, train)
+        x = inner(channels(64), (3, 3), pool=max_pool_2x2, name="conv2")(x, train)
         x = inner(channels(128), (3, 3), padding="VALID", name="conv3")(x, train)
         x = inner(channels(128), (3, 3), name="conv4")(x, train)
         x = inner(channels(128), (3, 3), padding="VALID", name="conv5")(x, train)

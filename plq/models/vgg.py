@@ -6,8 +6,8 @@ import flax.linen as nn
 from jax import Array
 
 from plq.errors import UserError
-from plq.layers.kit import Kit
-from plq.layers.operations import flatten, halve
+from plq.layers.factory import LayerFactory
+from plq.layers.operations import flatten, max_pool_2x2
 
 MIN_SIZE = 8
 LAYERS = (128, 128, 256, 256, 512, 512)
@@ -21,7 +21,7 @@ class VGGSmall(nn.Module):
     """
 
     num_classes: int
-    kit: Kit
+    kit: LayerFactory
     width: float = 1.0
 
     @nn.compact
@@ -32,6 +32,6 @@ class VGGSmall(nn.Module):
         y: Any = x
         for index, features in enumerate(LAYERS):
             make = self.kit.inner if index else self.kit.first
-            pool = halve if index % 2 else None
+            pool = max_pool_2x2 if index % 2 else None
             y = make(max(1, round(features * self.width)), (3, 3), pool=pool, name=f"conv{index}")(y, train)
         return self.kit.last(self.num_classes, (), use_bias=True, name="dense")(flatten(y), train)

@@ -99,7 +99,7 @@ class APoTActivation(ActivationQuantizer):
     def initial_scales(self) -> Scales:
         return {"alpha": jnp.float32(3.0)}
 
-    def scales_of(self, x: Array) -> Scales:
+    def calibrate_scales(self, x: Array) -> Scales:
         levels = magnitudes(self.bits)
         return {"alpha": best_clip(jax.nn.relu(x), lambda v, clip: on_levels(v, clip, levels).dequantize())}
 

@@ -37,7 +37,7 @@ class WeightQuantizer(abc.ABC):
         del kernel
         return {}
 
-    def scales_of(self, kernel: Array) -> Scales:
+    def calibrate_scales(self, kernel: Array) -> Scales:
         """Scales for a kernel that was trained in float."""
         return self.initial_scales(kernel)
 
@@ -107,7 +107,7 @@ class ActivationQuantizer(abc.ABC):
         """The learned scales before any data was seen, float32 scalars."""
         return {}
 
-    def scales_of(self, x: Array) -> Scales:
+    def calibrate_scales(self, x: Array) -> Scales:
         """The learned scales for activations like x, [batch, ...]."""
         del x
         return self.initial_scales()

@@ -72,7 +72,7 @@ class LSQActivation(ActivationQuantizer):
     def initial_scales(self) -> Scales:
         return {"step": jnp.float32(2 * _HALF_NORMAL / math.sqrt(self.top_code))}
 
-    def scales_of(self, x: Array) -> Scales:
+    def calibrate_scales(self, x: Array) -> Scales:
         step = 2 * jnp.mean(jax.nn.relu(x)) / math.sqrt(self.top_code)
         return {"step": jnp.where(step == 0, self.initial_scales()["step"], step)}
 

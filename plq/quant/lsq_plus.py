@@ -34,7 +34,7 @@ class LSQPlusActivation(ActivationQuantizer):
     def initial_scales(self) -> Scales:
         return {"step": jnp.float32(2 / self.top_code), "offset": jnp.float32(-0.375)}  # min of hard_swish
 
-    def scales_of(self, x: Array) -> Scales:
+    def calibrate_scales(self, x: Array) -> Scales:
         h = self.nonlinearity(x)
         low, high = jnp.minimum(jnp.min(h), 0.0), jnp.maximum(jnp.max(h), 0.0)
         span = jnp.maximum(high, -low)  # what `best_clip` shrinks from

@@ -28,7 +28,7 @@ class PACTActivation(ActivationQuantizer):
     def initial_scales(self) -> Scales:
         return {"alpha": jnp.float32(3.0)}
 
-    def scales_of(self, x: Array) -> Scales:
+    def calibrate_scales(self, x: Array) -> Scales:
         return {"alpha": best_clip(jax.nn.relu(x), lambda v, clip: self.quantize(v, {"alpha": clip}).dequantize())}
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:

@@ -33,7 +33,7 @@ class SYQ(WeightQuantizer):
     def initial_scales(self, kernel: Array) -> Scales:
         return {"scale": jnp.ones(self.scale_shape(kernel.shape), jnp.float32)}
 
-    def scales_of(self, kernel: Array) -> Scales:
+    def calibrate_scales(self, kernel: Array) -> Scales:
         """mean |W| over each group."""
         shape = self.scale_shape(kernel.shape)
         axes = tuple(axis for axis, length in enumerate(shape) if length == 1)

@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from plq.output import writing
 from plq.report.metrics import MetricsFile
 from plq.report.progress import Progress
 from plq.report.tensorboard import EventWriter
+from plq.storage.output import writing
 
 
 class RunLog:

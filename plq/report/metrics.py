@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plq.errors import UserError
-from plq.output import write_text_atomic, writing
+from plq.storage.output import write_text_atomic, writing
 
 
 class MetricsFile:

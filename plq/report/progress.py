@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from plq.remote.address import named
+from plq.storage.address import named
 
 WINDOW = 20  # updates over which the speed is taken
 PLAIN_SECONDS = 10.0  # at least this long between lines where the line cannot be rewritten

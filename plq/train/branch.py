@@ -10,10 +10,10 @@ from plq.data.augment import normalize
 from plq.layers.expanded import ExpandedUnit
 from plq.layers.unit import Unit
 from plq.train.state import State
-from plq.train.step import Task
+from plq.train.step import TrainSpec
 
 
-def branch_shares(task: Task, state: State, images: Array) -> dict[str, Array]:
+def branch_shares(task: TrainSpec, state: State, images: Array) -> dict[str, Array]:
     """mean|f a| / (mean|low| + mean|f a|) of each expanded layer, by its name, at the f of the state's step.
 
     Args:

@@ -7,12 +7,12 @@ from jax import Array
 
 from plq.data.augment import normalize
 from plq.layers.scales import calibrate
+from plq.layers.variables import KEPT
 from plq.train.state import State
-from plq.train.step import Task
-from plq.variables import KEPT
+from plq.train.step import TrainSpec
 
 
-def calibrated(task: Task, state: State, images: Array, kernels: bool) -> State:
+def calibrated(task: TrainSpec, state: State, images: Array, kernels: bool) -> State:
     """The state with activation scales that fit these images, uint8 [batch, height, width, channels].
 
     In the plain network, so that the plain and the expanded network of one seed start from the same kept variables;

@@ -14,7 +14,7 @@ from plq.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
-class Factor:
+class FactorSchedule:
     """f(t) for a decay of T = ``decay_steps`` steps, with u = min(t, T) / T:
 
         cosine       (1 + cos(pi u)) / 2                          EXP-Net's SVHN network
@@ -55,7 +55,7 @@ class Factor:
             raise UserError(f"factor.order={self.order}: unknown; {nearest(self.order, ORDERS)}")
 
     @property
-    def zero_from(self) -> int | None:
+    def end_step(self) -> int | None:
         """The first step with f = 0 for good; None if f never gets there."""
         if self.name == "constant":
             return 0 if self.value == 0 else None
@@ -91,35 +91,35 @@ class Factor:
         return stages
 
 
-def _share(factor: Factor, step: Array) -> Array:
+def _share(factor: FactorSchedule, step: Array) -> Array:
     return step.astype(jnp.float32) / factor.decay_steps
 
 
-def _cosine(factor: Factor, step: Array) -> Array:
+def _cosine(factor: FactorSchedule, step: Array) -> Array:
     return 0.5 * (1.0 + jnp.cos(jnp.pi * _share(factor, step)))
 
 
-def _linear(factor: Factor, step: Array) -> Array:
+def _linear(factor: FactorSchedule, step: Array) -> Array:
     return 1.0 - _share(factor, step)
 
 
-def _polynomial(factor: Factor, step: Array) -> Array:
+def _polynomial(factor: FactorSchedule, step: Array) -> Array:
     return (1.0 - _share(factor, step)) ** factor.power
 
 
-def _staircase(factor: Factor, step: Array) -> Array:
+def _staircase(factor: FactorSchedule, step: Array) -> Array:
     """Stage boundaries in whole steps, so that no rounding can move one."""
     starts = [math.ceil(k * factor.decay_steps / factor.stages) for k in range(1, factor.stages)]
     stage = jnp.sum(step >= jnp.asarray(starts, jnp.int32), dtype=jnp.float32)
     return jnp.float32(factor.rate) ** stage
 
 
-def _constant(factor: Factor, step: Array) -> Array:
+def _constant(factor: FactorSchedule, step: Array) -> Array:
     return jnp.float32(factor.value)
 
 
 ORDERS = ("together", "front", "back")
-SHAPES: dict[str, Callable[[Factor, Array], Array]] = {
+SHAPES: dict[str, Callable[[FactorSchedule, Array], Array]] = {
     "cosine": _cosine,
     "staircase": _staircase,
     "linear": _linear,

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from plq.devices import devices as available
+from plq.distributed.devices import devices as available
 from plq.errors import UserError
 
 AXES = ("data", "fsdp")
@@ -95,7 +95,7 @@ def place(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(cut, tree, shardings)
 
 
-def join_rows(sharding: NamedSharding, rows: Any) -> Any:
+def make_global_batch(sharding: NamedSharding, rows: Any) -> Any:
     """Arrays of this process's rows of a batch, each as the batch of all processes, on the mesh."""
     if jax.process_count() == 1:
         return jax.device_put(rows, sharding)

@@ -17,7 +17,7 @@ DECAYS = ("decoupled", "l2")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class OptimizerConfig:
     """How weights are updated. Times are shares of the run, so that a shortened run keeps its shape.
 
     step: times ``multipliers[i]`` from ``boundaries[i]`` on; staircase: times ``multipliers[0]`` every
@@ -26,20 +26,20 @@ class Recipe:
     rate, after the optimizer's own scaling; arXiv 1711.05101) or "l2" (added to the gradient).
     """
 
-    name: str = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    nesterov: bool = False
-    beta2: float = 0.999
-    epsilon: float = 1e-5
-    schedule: str = "constant"
-    boundaries: tuple[float, ...] = (0.5,)
-    multipliers: tuple[float, ...] = (0.5,)
-    warmup: float = 0.0
-    weight_decay: float = 0.0
-    decay: str = "decoupled"
-    decay_roles: tuple[str, ...] = ("conv", "dense", "ancillary")
-    clip_norm: float = 0.0
+    name: str = "adam"  # sgd, adam
+    learning_rate: float = 1e-3  # at the start, after the warmup
+    momentum: float = 0.9  # sgd: of the update, 0: none; adam: beta1
+    nesterov: bool = False  # Nesterov's momentum
+    beta2: float = 0.999  # adam: decay of the mean of squared gradients
+    epsilon: float = 1e-5  # adam: added to the root of that mean
+    schedule: str = "constant"  # of the learning rate: constant, step, staircase, cosine
+    boundaries: tuple[float, ...] = (0.5,)  # shares of the run: when the rate changes (staircase: how often)
+    multipliers: tuple[float, ...] = (0.5,)  # what it is multiplied by there, one for each of boundaries
+    warmup: float = 0.0  # share of the run in which the learning rate rises from 0; 0: off
+    weight_decay: float = 0.0  # its strength; 0: off
+    decay: str = "decoupled"  # how weights decay: decoupled, or l2 (added to the gradient)
+    decay_roles: tuple[str, ...] = ("conv", "dense", "ancillary")  # what decays, of these and norm, bias, quantizer
+    clip_norm: float = 0.0  # largest norm of the whole gradient; 0: off
 
     def check(self) -> None:
         """Raise UserError unless every field is legal."""
@@ -74,7 +74,7 @@ class Recipe:
             raise UserError(f"optimizer.multipliers={self.multipliers}: found {found}, allowed {allowed}")
 
 
-def learning_rate(recipe: Recipe, total_steps: int) -> optax.Schedule:
+def learning_rate(recipe: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
     schedule = _schedule(recipe, total_steps)
 
@@ -85,7 +85,7 @@ def learning_rate(recipe: Recipe, total_steps: int) -> optax.Schedule:
     return rate
 
 
-def _schedule(recipe: Recipe, total_steps: int) -> optax.Schedule:
+def _schedule(recipe: OptimizerConfig, total_steps: int) -> optax.Schedule:
     base, steps = recipe.learning_rate, [max(1, round(b * total_steps)) for b in recipe.boundaries]
     warmup = round(recipe.warmup * total_steps)
     schedules: dict[str, Callable[[], optax.Schedule]] = {
@@ -109,7 +109,7 @@ def _merged(steps: list[int], multipliers: tuple[float, ...]) -> dict[int, float
     return merged
 
 
-def make_optimizer(recipe: Recipe, total_steps: int, roles: dict[str, Any]) -> optax.GradientTransformation:
+def make_optimizer(recipe: OptimizerConfig, total_steps: int, roles: dict[str, Any]) -> optax.GradientTransformation:
     """The update rule for {"params": ..., "ancillary": ...}, or for what is left of it after removal.
 
     Args:

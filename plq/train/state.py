@@ -17,7 +17,7 @@ Tree = dict[str, Any]
 
 
 @flax.struct.dataclass
-class Tally:
+class Metrics:
     """Sums over the steps since the last report; with the state, so that a resumed run reports the same.
 
     ``broken_step`` is the first step whose loss or gradient was not finite, -1 while there is none.
@@ -29,7 +29,7 @@ class Tally:
     broken_step: Array
 
     @classmethod
-    def zero(cls) -> "Tally":
+    def zero(cls) -> "Metrics":
         # Distinct buffers: the step donates its state, and one buffer cannot be donated twice.
         loss, correct, examples = (jnp.asarray(np.zeros((), np.float32)) for _ in range(3))
         return cls(loss, correct, examples, jnp.asarray(np.full((), -1, np.int32)))
@@ -46,7 +46,7 @@ class State:
     weights: Tree
     statistics: Tree
     moments: optax.OptState
-    tally: Tally
+    tally: Metrics
 
     @property
     def expanded(self) -> bool:
@@ -77,7 +77,7 @@ def init_state(
     variables = _initializer(architecture, merge, norm)(key, images)
     weights = {name: variables[name] for name in ("params", "ancillary")}
     statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
-    return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Tally.zero())
+    return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Metrics.zero())
 
 
 @lru_cache(maxsize=4)

@@ -12,20 +12,20 @@ from jax import Array
 
 from plq.data.augment import Augmentation, augment, normalize
 from plq.models.registry import Architecture
-from plq.train.factor import Factor
+from plq.train.factor import FactorSchedule
 from plq.train.loss import correct, cross_entropy
-from plq.train.state import State, Tally, Tree
+from plq.train.state import Metrics, State, Tree
 
 Sums = tuple[Tree, Array, Array]  # gradients, loss, hits
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class TrainSpec:
     """Everything a step depends on besides state and batch; all of it fixed for a run."""
 
     architecture: Architecture
     merge: str
-    factor: Factor
+    factor: FactorSchedule
     optimizer: optax.GradientTransformation
     augmentation: Augmentation
     mean: tuple[float, ...]
@@ -43,7 +43,7 @@ class Task:
 
 
 def train_step(
-    task: Task, state: State, images: Array, labels: Array, whole: Callable[[Tree], Tree] = lambda weights: weights
+    task: TrainSpec, state: State, images: Array, labels: Array, whole: Callable[[Tree], Tree] = lambda weights: weights
 ) -> State:
     """One update on a batch: uint8 images [batch, height, width, channels], int labels [batch].
 
@@ -103,18 +103,18 @@ def _in_parts(part: Callable[..., tuple[Sums, Tree]], count: int, weights: Tree)
     return over
 
 
-def _counted(state: State, loss: Array, hits: Array, examples: int, gradient_norm: Array) -> Tally:
-    tally = state.tally
-    broken = (tally.broken_step < 0) & ~jnp.isfinite(loss + gradient_norm)
-    return Tally(
-        loss=tally.loss + loss * examples,
-        correct=tally.correct + hits,
-        examples=tally.examples + examples,
-        broken_step=jnp.where(broken, state.step, tally.broken_step),
+def _counted(state: State, loss: Array, hits: Array, examples: int, gradient_norm: Array) -> Metrics:
+    metrics = state.tally
+    broken = (metrics.broken_step < 0) & ~jnp.isfinite(loss + gradient_norm)
+    return Metrics(
+        loss=metrics.loss + loss * examples,
+        correct=metrics.correct + hits,
+        examples=metrics.examples + examples,
+        broken_step=jnp.where(broken, state.step, metrics.broken_step),
     )
 
 
-def logits_of(task: Task, state: State, images: Array) -> Array:
+def logits_of(task: TrainSpec, state: State, images: Array) -> Array:
     """Logits [batch, classes] of uint8 images, in evaluation mode."""
     x = normalize(images, task.mean, task.std)
     logits: Any = task.network(state).apply(state.variables, x, train=False)

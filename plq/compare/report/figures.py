@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from plq.compare.history import History
-from plq.compare.opening import Facts
+from plq.compare.preflight import Facts
 from plq.compare.report.curves import Mean, over_seeds, thinned
 from plq.compare.report.svg import Axes, Points, circle, picture, rectangle, segment, span, text
 from plq.compare.variants import NAMES

@@ -6,17 +6,17 @@ from typing import Any
 
 from plq.compare.report.figures import Figure
 
-Cell = Any
+RunConfig = Any
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], total: Sequence[Cell] | None = None) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[RunConfig]], total: Sequence[RunConfig] | None = None) -> str:
     """Numbers, and whatever stands in the other columns than the first, to the right."""
     head = "".join(f"<th{_right(column)}>{escape(name)}</th>" for column, name in enumerate(header))
     body = "".join(_row(row) for row in rows) + (_row(total, "total") if total else "")
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _row(cells: Sequence[Cell], css: str = "") -> str:
+def _row(cells: Sequence[RunConfig], css: str = "") -> str:
     inner = "".join(f"<td{_right(column)}>{escape(_words(cell))}</td>" for column, cell in enumerate(cells))
     return f'<tr class="{css}">{inner}</tr>' if css else f"<tr>{inner}</tr>"
 
@@ -25,7 +25,7 @@ def _right(column: int) -> str:
     return ' class="n"' if column else ""
 
 
-def _words(cell: Cell) -> str:
+def _words(cell: RunConfig) -> str:
     if cell is None:
         return "–"
     if isinstance(cell, float):
@@ -44,9 +44,9 @@ def figures(found: Iterable[Figure | None]) -> str:
 
 def folded(title: str, inner: str, note: str = "", css: str = "", is_open: bool = False) -> str:
     """A part that opens when its title is clicked."""
-    opened = " open" if is_open else ""
+    preflight = " open" if is_open else ""
     remark = f" <span>{escape(note)}</span>" if note else ""
-    return f'<details class="{css}"{opened}><summary>{escape(title)}{remark}</summary>{inner}</details>'
+    return f'<details class="{css}"{preflight}><summary>{escape(title)}{remark}</summary>{inner}</details>'
 
 
 def paragraph(words: str, css: str = "") -> str:

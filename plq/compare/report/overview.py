@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from plq.compare.findings import over_points
+from plq.compare.aggregate import over_points
 from plq.compare.report.figures import WIDTH, Figure, legend
 from plq.compare.report.published import published
 from plq.compare.report.svg import Axes, circle, picture, rectangle, segment, span, text
 from plq.compare.table import OVERALL
 from plq.compare.variants import NAMES
-from plq.settings import Settings
+from plq.config.schema import Config
 
 PAPER_FIELDS = {"quant.weights", "quant.weight_bits", "quant.activation_bits", "model.width"}
 WEIGHTS = {"dorefa": "DoReFa", "xnor": "XNOR", "syq": "SYQ", "lsq": "LSQ", "apot": "APoT", "sawb": "SAWB"}
@@ -65,13 +65,13 @@ class Place(NamedTuple):
     published: tuple[float, float] | None
 
 
-def paper_figure(points: Mapping[str, Found], settings: Mapping[str, Settings], varied: set[str]) -> Figure | None:
+def paper_figure(points: Mapping[str, Found], config: Mapping[str, Config], varied: set[str]) -> Figure | None:
     """Accuracy by width, one panel for each weight quantizer and W/A, as the paper shows it.
 
     None where other fields are varied, or where there is a single point with no published one to lay beside it.
     """
     panels: dict[str, list[Place]] = {}
-    for label, chosen in sorted(settings.items(), key=lambda item: item[1].model.width):
+    for label, chosen in sorted(config.items(), key=lambda item: item[1].model.width):
         place = Place(chosen.model.width, points[label]["final"], published(chosen))
         panels.setdefault(_panel_name(chosen), []).append(place)
     places = [place for panel in panels.values() for place in panel]
@@ -94,7 +94,7 @@ def paper_figure(points: Mapping[str, Found], settings: Mapping[str, Settings], 
 PUBLISHED_REMARK = "read off the authors' figure, error about 0.03; 200 epochs on train and extra images together."
 
 
-def _panel_name(chosen: Settings) -> str:
+def _panel_name(chosen: Config) -> str:
     quant = chosen.quant
     return f"{WEIGHTS.get(quant.weights, quant.weights)} {quant.weight_bits}/{quant.activation_bits}"
 

@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from plq.compare.aggregate import over_points
 from plq.compare.comparison import Comparison
-from plq.compare.findings import over_points
-from plq.compare.opening import Facts
+from plq.compare.preflight import Facts
 from plq.compare.report import html, sections
 from plq.compare.report.figures import Figure
 from plq.compare.report.overview import difference_figure, paper_figure
@@ -17,7 +17,7 @@ from plq.compare.report.style import FIGURES, PAGE
 from plq.compare.table import LEARNED, OVERALL, difference, reached, spread
 from plq.compare.variants import NAMES
 from plq.errors import UserError
-from plq.output import make_folder_of, require_file, write_text_atomic
+from plq.storage.output import make_folder_of, require_file, write_text_atomic
 
 REPORT = "report.html"
 MADE = "<h2>How this was made</h2>"  # in every report
@@ -77,10 +77,10 @@ def _standalone(figure: Figure) -> str:
 
 def overview_figures(found: Comparison) -> list[Figure]:
     """Those over all points."""
-    settings = {cell.point: cell.settings for cell in found.plan.cells if cell.variant != "float"}
-    chosen = {cell.point: cell.settings for cell in found.plan.cells if cell.variant == "expanded"}
+    config = {cell.point: cell.config for cell in found.plan.cells if cell.variant != "float"}
+    chosen = {cell.point: cell.config for cell in found.plan.cells if cell.variant == "expanded"}
     varied = {field for point in found.plan.points.values() for field in point}
-    figures = [difference_figure(found.points), paper_figure(found.points, {**settings, **chosen}, varied)]
+    figures = [difference_figure(found.points), paper_figure(found.points, {**config, **chosen}, varied)]
     return [figure for figure in figures if figure is not None]
 
 
@@ -128,8 +128,8 @@ def _setting(found: Comparison) -> str:
     """Data, network, length, seeds and device in a line; of what is varied all values."""
     cells, seeds = found.plan.cells, found.plan.seeds
     parts = [
-        " and ".join(dict.fromkeys(cell.settings.data.name for cell in cells)),
-        " and ".join(dict.fromkeys(cell.settings.model.name for cell in cells)),
+        " and ".join(dict.fromkeys(cell.config.data.name for cell in cells)),
+        " and ".join(dict.fromkeys(cell.config.model.name for cell in cells)),
         " and ".join(dict.fromkeys(_length(found.facts[cell.point, cell.variant]) for cell in cells)),
         f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}",
         found.facts[cells[0].point, cells[0].variant].device,

@@ -4,7 +4,7 @@ Read off the published figure (Zhou et al., arXiv 1905.11781), with an error of 
 train and extra images together.
 """
 
-from plq.settings import Settings
+from plq.config.schema import Config
 
 WIDTHS = (0.125, 0.25, 0.5, 1.0)
 # (weights, bits of weights, bits of activations): (plain, EXP-Net) at each width
@@ -18,7 +18,7 @@ SVHN: dict[tuple[str, int, int], tuple[tuple[float, float], ...]] = {
 }
 
 
-def published(chosen: Settings) -> tuple[float, float] | None:
+def published(chosen: Config) -> tuple[float, float] | None:
     """Plain and EXP-Net of the cell that these settings correspond to; None if there is none."""
     quant, model = chosen.quant, chosen.model
     row = SVHN.get((quant.weights, quant.weight_bits, quant.activation_bits))

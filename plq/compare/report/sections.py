@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from plq.compare.cells import Training
-from plq.compare.opening import Facts
-from plq.compare.probe import Probe
+from plq.compare.diagnostics import Diagnostics
+from plq.compare.preflight import Facts
 from plq.compare.report import html
 from plq.compare.report.figures import BySeed, Figure, branch_figure, curve_figures, removal_figure
 from plq.compare.report.overview import code_figure
+from plq.compare.runs import Training
 from plq.compare.table import difference, spread
 from plq.compare.variants import NAMES
-from plq.describe import HEADER, cells_of, totals
+from plq.trainer.describe import HEADER, cells_of, totals
 
 MOST_CLASSES = 20
 COSTS = (
@@ -23,7 +23,7 @@ COSTS = (
     "bits. Bit operations: MACs x W x in (van Baalen et al., arXiv 2005.07093)."
 )
 Found = Mapping[str, Any]
-Probes = Mapping[str, Mapping[int, Probe]]  # by variant and seed
+Probes = Mapping[str, Mapping[int, Diagnostics]]  # by variant and seed
 
 
 def point_figures(histories: Mapping[str, BySeed], facts: Mapping[str, Facts]) -> list[Figure]:
@@ -57,7 +57,7 @@ def seed_table(found: Found) -> str:
 
 
 def _seed_row(seed: int, found: Found) -> list[Any]:
-    pair, times, removal = found["difference"].get("expanded"), found["convergence"], found["removal"]
+    pair, times, pruned_leaves = found["difference"].get("expanded"), found["convergence"], found["removal"]
     row: list[Any] = [str(seed), *(final["by_seed"].get(seed) for final in found["final"].values())]
     if pair:
         by_seed = dict(zip(pair["seeds"], pair["differences"], strict=True))
@@ -65,8 +65,8 @@ def _seed_row(seed: int, found: Found) -> list[Any]:
     if times:
         reached = times["by_seed"].get(seed)
         row += [_epoch(time) for time in reached.values()] if reached else [None] * 3
-    if removal:
-        cost = removal.get(seed)
+    if pruned_leaves:
+        cost = pruned_leaves.get(seed)
         row += [cost["before"], cost["lowest"], _epoch(cost["recovered"])] if cost else [None] * 3
     return row
 
@@ -144,7 +144,7 @@ def codes(probes: Probes) -> str:
     return html.keys({variant: NAMES[variant] for variant in first}) + "".join(parts) + html.paragraph(note, "muted")
 
 
-def _layer_codes(layer: str, what: str, probes: Mapping[str, Probe]) -> str:
+def _layer_codes(layer: str, what: str, probes: Mapping[str, Diagnostics]) -> str:
     """The figure of one layer, of the variants that have it."""
     return code_figure(layer, _used({v: probe[what][layer] for v, probe in probes.items() if layer in probe[what]}))
 

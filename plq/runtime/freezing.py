@@ -1,0 +1,108 @@
+"""A stripped model as a graph of few-bit integers, compared with the model on noise."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from plq.checkpoint.model_file import read_model
+from plq.errors import UserError
+from plq.runtime import stripped_model
+from plq.runtime.file_format import Frozen
+from plq.runtime.frozen import FrozenModel, from_frozen
+from plq.runtime.lowering import record
+from plq.runtime.verification import LOGITS, TIE, Reference, differences
+
+NOISE = 8
+
+
+AT_ONCE = 8  # images whose results are compared layer by layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A stripped model as it is served, and with products in float32, which is what is frozen: often the same one."""
+
+    served: stripped_model.Model
+    exact: stripped_model.Model
+
+
+def read_source(path: Path) -> Source:
+    """Raises UserError for anything that is not a whole, stripped model."""
+    served, (variables, description) = stripped_model.load(path), read_model(path)
+    architecture = description["architecture"]
+    if architecture["precision"]["dtype"] == "float32":
+        return Source(served, served)
+    exact = {**architecture, "precision": {**architecture["precision"], "dtype": "float32"}}
+    return Source(served, stripped_model.from_variables(variables, {**description, "architecture": exact}, str(path)))
+
+
+def freeze(
+    network: nn.Module | str | Path,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    class_names: Sequence[str] | None = None,
+) -> FrozenModel:
+    """A low-precision network as a graph of few-bit integers, compared with the network on noise.
+
+    Args:
+        network: a stripped model's folder, alone; or a Linen network of plq without a branch, with the rest.
+        variables: its ``params`` and ``batch_stats``.
+        image_shape: [height, width, channels].
+        mean: of pixels from 0 to 255, one number or one per channel; the network sees (pixel - mean) / std.
+        std: likewise.
+        class_names: one for each logit; None: their numbers.
+    Raises UserError for variables that are not stripped, for what has no graph, and if the two differ beyond ties.
+    """
+    if isinstance(network, (str, Path)):
+        if variables is not None:
+            raise UserError("freeze: found a folder and variables, allowed a folder alone")
+        model = read_source(Path(network)).exact
+    else:
+        if variables is None or image_shape is None:
+            raise UserError("freeze: found a network alone, allowed a network with variables and image_shape")
+        model = stripped_model.from_network(network, variables, image_shape, mean, std, class_names)
+    frozen = from_frozen(freeze_model(model))
+    compare_on_noise(frozen, model)
+    return frozen
+
+
+def freeze_model(model: stripped_model.Model) -> Frozen:
+    """The model as a graph of few-bit integers, with what is needed to feed it. Raises UserError if it has no graph.
+
+    Folders of the machine at hand are left out of its training configuration.
+    """
+    variables = jax.device_get(model.variables)
+    graph = record(model.network, variables, model.image_shape, model.mean, model.std)
+    return Frozen(graph, model.class_names, model.fit, _without_folders(model.training))
+
+
+def _without_folders(training: dict[str, Any]) -> dict[str, Any]:
+    config = {name: dict(fields) for name, fields in training.get("config", {}).items()}
+    for section, field in (("data", "data_dir"), ("data", "cache_dir"), ("model", "init_from")):
+        if field in config.get(section, {}):
+            config[section][field] = ""
+    return {**training, **({"config": config} if config else {})}
+
+
+def compare_on_noise(frozen: FrozenModel, exact: stripped_model.Model) -> None:
+    """Raise UserError unless both compute the same, layer by layer, for images of random pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (NOISE, *exact.image_shape), np.uint8)
+    _require_ties(frozen, exact, images, "noise image")
+
+
+def _require_ties(frozen: FrozenModel, exact: stripped_model.Model, images: np.ndarray, what: str) -> None:
+    reference = Reference(exact.network, exact.variables, exact.mean, exact.std)
+    for start in range(0, len(images), AT_ONCE):
+        for found in differences(frozen, reference, images[start : start + AT_ONCE]):
+            if not found.tie:
+                where = f"at {found.node}, in {found.codes} codes" if found.codes else "in the logits"
+                amount = f"by {found.apart:.2g}, allowed {TIE if found.codes else LOGITS:.2g}; nothing was written"
+                raise UserError(f"frozen and stripped model differ beyond ties for a {what}, first {where}, {amount}")

@@ -1,0 +1,135 @@
+"""The served model: a stripped checkpoint in the pure low-precision network.
+
+from plq.runtime import stripped_model
+model = stripped_model.load("runs/digits/model")
+logits = model(images)                            # uint8 [batch, height, width, channels]
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from plq.checkpoint.match import leaf_shapes, require_same_leaves
+from plq.checkpoint.model_file import read_model
+from plq.checkpoint.store import open_store
+from plq.data.augment import normalize
+from plq.data.resize import resize_batch, resize_image
+from plq.distributed.devices import devices
+from plq.errors import UserError
+from plq.layers.variables import KEPT, flatten, is_ancillary
+from plq.models.registry import Architecture
+from plq.storage.address import Address
+from plq.storage.staging import staged_input
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A low-precision network with its variables and everything needed to feed it an image.
+
+    ``network`` is a Flax module that holds no code of the ancillary branch; ``variables`` are ``params`` and
+    ``batch_stats``. ``image_shape`` is [height, width, channels]; ``mean`` and ``std`` are in units of 0..255. ``fit``:
+    larger and smaller images are squared ("square") or their middle is taken ("center").
+    """
+
+    network: nn.Module
+    variables: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    fit: str
+    training: dict[str, Any]
+
+    def __call__(self, images: np.ndarray) -> Array:
+        """Logits, float32 [batch, classes], of uint8 images [batch, height, width, channels] of any size.
+
+        Raises UserError for images of another type or number of channels.
+        """
+        return self._logits(self.variables, resize_batch(images, self.image_shape, self.fit))
+
+    def fitted(self, image: np.ndarray) -> np.ndarray:
+        """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
+        return resize_image(image, self.image_shape, self.fit)
+
+    @cached_property
+    def _logits(self):
+        return jax.jit(lambda variables, x: self.network.apply(variables, normalize(x, self.mean, self.std)))
+
+
+def load(path: str | Path | Address) -> Model:
+    """Read a model folder, also at an address (gs://, s3://).
+
+    Raises UserError for anything that is not a whole, stripped model of plq.
+    """
+    with staged_input(path) as folder:
+        if (folder / "checkpoints").is_dir():
+            store = open_store(folder)
+            _require_stripped(list(store.leaves(store.choose(None))), str(path))
+        variables, description = read_model(folder)
+    return from_variables(variables, description, str(path))
+
+
+def from_variables(variables: dict[str, Any], description: dict[str, Any], source: str = "variables") -> Model:
+    """The model of variables in hand. Raises UserError, naming the leaves, if they are unstripped or do not fit."""
+    devices()
+    _require_stripped(list(flatten(variables)), source)
+    try:
+        model = Model(
+            network=Architecture.from_json(description["architecture"]).plain(),
+            variables=jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in KEPT}),
+            image_shape=tuple(description["image_shape"]),
+            mean=tuple(description["mean"]),
+            std=tuple(description["std"]),
+            class_names=tuple(description["class_names"]),
+            fit=description["fit"],
+            training=description["training"],
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{source}: its description lacks or misstates {error}") from error
+    _check_variables(model, source)
+    return model
+
+
+def from_network(
+    network: nn.Module,
+    variables: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str] | None,
+) -> Model:
+    """The model of a network in hand. Raises UserError as `from_variables` does.
+
+    ``class_names``: None numbers them.
+    """
+    _require_stripped(list(flatten(dict(variables))), "variables")
+    kept = {name: variables.get(name, {}) for name in KEPT}
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    classes = jax.eval_shape(network.apply, kept, images).shape[-1]
+    names = tuple(map(str, range(classes) if class_names is None else class_names))
+    model = Model(network, kept, image_shape, tuple(mean), tuple(std), names, "square", {})
+    _check_variables(model, "variables")
+    return model
+
+
+def _require_stripped(paths: list[str], source: str) -> None:
+    unstripped = [path for path in paths if is_ancillary(path)]
+    if unstripped:
+        shown = ", ".join(unstripped[:4]) + (", ..." if len(unstripped) > 4 else "")
+        found = f"not stripped, {len(unstripped)} ancillary leaves: {shown}"
+        raise UserError(f"{source}: {found}; strip it first: plq prune --workdir DIR --out PATH")
+
+
+def _check_variables(model: Model, source: str) -> None:
+    """The file's leaves are those of the described network, in name, shape and dtype."""
+    images = jax.ShapeDtypeStruct((1, *model.image_shape), np.float32)
+    wanted = jax.eval_shape(model.network.init, jax.random.key(0), images)
+    require_same_leaves(leaf_shapes(model.variables), leaf_shapes(wanted), source)

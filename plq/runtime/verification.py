@@ -1,0 +1,137 @@
+"""Whether a frozen model computes what the network does that it was made of, and where it does not, why.
+
+Both give the same codes at every layer but for ties: the network adds rounded products in floating point, the frozen
+model adds integers, and a number within their difference of the middle between two codes may fall to either side. One
+code that differs changes everything behind it by a little. So the rule is:
+
+    In each image, at the first activation (in the order of the graph) at which any code differs, what the frozen
+    model rounds is within `TIE` of the grid's span of where it would get the network's code. Where no code differs,
+    the logits do so by at most `LOGITS` of the largest one.
+
+Anything else, as a kernel, a padding or a scale that is not the network's, breaks it at once.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax import Array
+
+from plq.data.augment import normalize
+from plq.layers.activation import Activation as ActivationLayer
+from plq.runtime.frozen import FrozenModel
+from plq.runtime.nodes import Activation
+
+TIE = 2.0**-14
+LOGITS = 2.0**-14
+DRAWS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The first one in an image: at which node, in how many codes, and by how much: see the module.
+
+    ``apart`` is a share of the grid's span, or, if only logits differ, of the largest one; ``codes`` is then 0.
+    """
+
+    image: int
+    node: str
+    codes: int
+    apart: float
+
+    @property
+    def tie(self) -> bool:
+        """Whether the rule allows it."""
+        return self.codes > 0 and self.apart <= TIE
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The plain network with products in float32, its variables, and what images are normalized with."""
+
+    network: nn.Module
+    variables: dict[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def results(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Logits, and what each activation gives, by its path."""
+        return jax.device_get(self._results(self.variables, images))
+
+    @cached_property
+    def _results(self):
+        def compute(variables: dict[str, Any], images: Array) -> tuple[Any, dict[str, Array]]:
+            seen: dict[str, Array] = {}
+
+            def watch(next_function, args, kwargs, context):
+                output = next_function(*args, **kwargs)
+                if isinstance(context.module, ActivationLayer) and context.method_name == "__call__":
+                    seen["/".join(context.module.path)] = output
+                return output
+
+            with nn.intercept_methods(watch):
+                logits = self.network.apply(variables, normalize(images, self.mean, self.std))
+            return logits, seen
+
+        return jax.jit(compute)
+
+
+def changed_by_last_bits(classes_with: Callable[[Any], np.ndarray], variables: Any, classes: np.ndarray) -> int:
+    """In how many images a model gives another class when the last bits of its numbers change, in any of `DRAWS` ways.
+
+    A deep network of many bits, or one that has hardly learned, changes many then; nobody can say which of its classes
+    is the right one. So does a network in which a common sum is a tie: one draw may leave it where it was.
+
+    Args:
+        classes_with: from variables to the classes of all images. classes: those with the variables as they are.
+    """
+    changed = np.zeros(len(classes), bool)
+    for draw in range(DRAWS):
+        changed |= classes_with(with_other_last_bits(variables, draw)) != classes
+    return int(changed.sum())
+
+
+def with_other_last_bits(variables: Any, draw: int) -> Any:
+    """Arrays, each real number larger or smaller by 2⁻²³ of itself: what float arithmetic leaves open anyway."""
+    random = np.random.default_rng(draw)
+
+    def change(x: Any) -> np.ndarray:
+        if np.asarray(x).dtype != np.float32:
+            return x
+        return np.asarray(x) * (1 + random.choice(np.array([-1, 1], np.float32), np.shape(x)) * np.float32(2**-23))
+
+    return jax.tree.map(change, variables)
+
+
+def differences(model: FrozenModel, reference: Reference, images: np.ndarray) -> list[Difference]:
+    """The first difference in each image that has one. Images: uint8 [batch, *image_shape]."""
+    graph = model.frozen.graph
+    results, rounded = model.results(images)
+    logits, seen = reference.results(images)
+    found: dict[int, Difference] = {}
+    for node in graph.nodes:
+        if isinstance(node, Activation) and node.grid is not None:
+            codes, apart = _apart(node, results[node.name], rounded[node.name], seen[node.name])
+            for image in np.flatnonzero(codes):
+                found.setdefault(int(image), Difference(int(image), node.name, int(codes[image]), float(apart[image])))
+    apart = np.abs(results[graph.output] - logits).max(1) / max(np.abs(logits).max(), 1e-30)
+    for image in np.flatnonzero(apart > LOGITS):
+        found.setdefault(int(image), Difference(int(image), graph.output, 0, float(apart[image])))
+    return [found[image] for image in sorted(found)]
+
+
+def _apart(node: Activation, result: np.ndarray, rounded: np.ndarray, value: np.ndarray) -> tuple[Any, Any]:
+    """For each image: how many codes are not those of the network's values, and the largest distance from them."""
+    assert node.grid is not None
+    integers = node.grid.integers
+    middles = np.concatenate([[-np.inf], (integers[1:] + integers[:-1]) / 2, [np.inf]])
+    code = np.searchsorted(middles[1:-1], value / np.float32(node.scale))
+    v = rounded if node.grid.levels is None else rounded + node.grid.offset
+    outside = np.maximum(np.maximum(middles[code] - v, v - middles[code + 1]), 0) / (integers[-1] - integers[0])
+    other = result != integers[code]
+    batch = len(other)
+    return other.reshape(batch, -1).sum(1), np.where(other, outside, 0).reshape(batch, -1).max(1)
