@@ -27,6 +27,7 @@ def command(tmp_path_factory):
     (folder / "config.py").write_text(CONFIG)
     (folder / "out" / "cells" / "float_0").mkdir(parents=True)
     (folder / "out" / "cells" / "float_0" / "cat.png").write_text("cat")
+    (folder / "out" / ".lock").write_text("process 1 on this machine")
     options = ["--config", str(folder / "config.py"), "--seeds", "1", "--variants", "plain,expanded,float"]
     return [sys.executable, "-m", "plq", "compare", *options, "--out", str(folder / "out")]
 

@@ -125,7 +125,7 @@ def batched(example, run, images, largest=4):
 
     async def main():
         async with example["batcher"].Batcher(counted, images.shape[1:], largest, 0.05) as batcher:
-            return await asyncio.replicate(*map(batcher, images), return_exceptions=True)
+            return await asyncio.gather(*map(batcher, images), return_exceptions=True)
 
     return asyncio.run(main()), sizes
 

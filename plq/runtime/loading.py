@@ -37,7 +37,7 @@ class Servable(Protocol):
 def open_model(given: Path | Address) -> Servable:
     """Raises UserError for anything that is neither."""
     with staged_input(given) as path:
-        if path.is_file():
+        if path.is_file() or (path.suffix == ".plq" and not path.exists()):
             return frozen.load(path)
         from plq.runtime import stripped_model  # needs Flax, which a frozen model does without
 
