@@ -131,7 +131,7 @@ def test_programs_read_and_write_addresses(done, local, cache, capsys):
     np.testing.assert_array_equal(plq.load(f"{other}/m.plq")(images), open_source(place(f"{other}/m")).frozen(images))
     with pytest.raises(UserError, match=f"{other}/m: is there and is not a frozen model|allowed a name that ends"):
         freeze.main(["--model", f"{other}/m", "--out", f"{other}/m"])
-    with pytest.raises(UserError, match=f"{done}: is there and is not a model of plq"):
+    with pytest.raises(UserError, match=f"{done}: is --workdir itself"):
         prune.main(["--workdir", done, "--out", done])
     with pytest.raises(UserError, match=f"{done}: is a training folder; its stripped model is {done}/model"):
         stripped_model.load(done)
