@@ -59,7 +59,13 @@ def choice(field: str, value: Any, legal: Iterable[str]) -> str:
 
 
 def typed(field: str, value: Any, wanted: Any) -> Any:
-    """The value in the type of its field: int, float, bool, str, or a tuple of one of them. Raises UserError."""
+    """The value in the type of its field: int, float, bool, str, a tuple of one of them, or one or a tuple.
+
+    Raises UserError.
+    """
+    if isinstance(wanted, types.UnionType):  # one number, or several
+        one, several = wanted.__args__
+        return typed(field, value, several if isinstance(value, (tuple, list)) else one)
     if isinstance(wanted, types.GenericAlias):
         item = wanted.__args__[0]
         if not isinstance(value, (tuple, list)):
@@ -75,7 +81,7 @@ def typed(field: str, value: Any, wanted: Any) -> Any:
 def require_types(section: str, fields: Any) -> None:
     """Raise UserError, naming "section.field", unless each field of a dataclass has a value of its type."""
     for field in dataclasses.fields(fields):
-        if field.type in (int, float, bool, str) or isinstance(field.type, types.GenericAlias):
+        if field.type in (int, float, bool, str) or isinstance(field.type, (types.GenericAlias, types.UnionType)):
             typed(f"{section}.{field.name}", getattr(fields, field.name), field.type)
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from plq.errors import UserError
-from plq.layers.variables import leaf_path
+from plq.layers.variables import leaves_with_path
 
 Leaves = dict[str, tuple[tuple[int, ...], str]]
 SHOWN = 6
@@ -15,8 +14,7 @@ SHOWN = 6
 
 def leaf_shapes(tree: Any) -> Leaves:
     """Shape and dtype of every leaf by its path. Leaves are arrays or `jax.ShapeDtypeStruct`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {leaf_path(path): (tuple(leaf.shape), np.dtype(leaf.dtype).name) for path, leaf in leaves}
+    return {path: (tuple(leaf.shape), np.dtype(leaf.dtype).name) for path, leaf in leaves_with_path(tree)}
 
 
 def require_same_leaves(found: Mapping[str, Any], wanted: Mapping[str, Any], source: str) -> None:

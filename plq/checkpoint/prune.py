@@ -7,30 +7,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from plq.checkpoint.model_file import require_place, write_model
 from plq.checkpoint.store import open_store
 from plq.errors import UserError
-from plq.layers.variables import ANCILLARY, KEPT, ancillary_leaves, leaf_path
+from plq.layers.variables import KEPT, ancillary_leaves, leaves_with_path, prune
 
-
-def prune(tree: Any) -> Any:
-    """The same tree without any ``ancillary`` or ``ancillary_stats`` entry, at any depth.
-
-    Works on nested dicts, lists, (named) tuples and dataclasses: variables, optimizer states, whole training
-    states, checkpoints read as plain dicts. Every leaf that stays is the same object.
-    """
-    if isinstance(tree, dict):
-        return {name: prune(value) for name, value in tree.items() if name not in ANCILLARY}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*map(prune, tree))
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(map(prune, tree))
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        fields = {field.name: prune(getattr(tree, field.name)) for field in dataclasses.fields(tree)}
-        return dataclasses.replace(tree, **fields)
-    return tree
+__all__ = ["PruneReport", "prune", "prune_checkpoint", "pruned_leaves"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +29,8 @@ class PruneReport:
 
 def pruned_leaves(tree: Any) -> PruneReport:
     """What `prune` takes out of this tree (arrays, or anything with shape and dtype)."""
-    gone = set(ancillary_leaves(tree))
-    leaves = {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    dropped = {path: leaf for path, leaf in leaves.items() if path in gone}
+    gone, leaves = ancillary_leaves(tree), dict(leaves_with_path(tree))
+    dropped = {path: leaves[path] for path in gone}
     trained = [leaf.size for path, leaf in dropped.items() if "ancillary" in path.split("/")]
     return PruneReport(sorted(dropped), sum(trained), sum(leaf.size * leaf.dtype.itemsize for leaf in dropped.values()))
 

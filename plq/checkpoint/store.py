@@ -29,7 +29,7 @@ from plq.checkpoint.reading import READ_ERRORS, WRITE_ERRORS, UnreadableError, h
 from plq.checkpoint.retention import Retention
 from plq.distributed.session import broadcast_from_primary, is_primary
 from plq.errors import UserError
-from plq.layers.variables import flatten, leaf_path, nest
+from plq.layers.variables import flatten, leaf_path, leaves_with_path, nest
 
 Record = dict[str, Any]
 T = TypeVar("T")
@@ -58,8 +58,7 @@ class Store:
         self.wait()
         if step in self.steps():
             return
-        leaves = {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-        copies = {path: _copy(leaf) for path, leaf in leaves.items()}
+        copies = {path: _copy(leaf) for path, leaf in leaves_with_path(state)}
         manifest = {
             "record": dict(record),
             "accuracy": accuracy,

@@ -18,12 +18,10 @@ import dataclasses
 import importlib.util
 import inspect
 import json
-import math
 import os
 import re
 import sys
 import traceback
-import types
 import zlib
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
@@ -33,6 +31,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 from ml_collections.config_dict import FieldReference
 
+from plq.checks import typed
 from plq.config.schema import Config
 from plq.data.images import size_of
 from plq.data.sets import default_splits
@@ -209,25 +208,7 @@ def _section(cls: type, section: str, given: dict[str, Any]) -> Any:
     for name in given:
         if name not in types_of:
             raise UserError(f"{section}.{name}: unknown field; {nearest(name, types_of)}")
-    return cls(**{name: _typed(f"{section}.{name}", value, types_of[name]) for name, value in given.items()})
-
-
-def _typed(field: str, value: Any, wanted: Any) -> Any:
-    if isinstance(wanted, types.UnionType):  # one number, or several
-        one, several = wanted.__args__
-        return _typed(field, value, several if isinstance(value, (tuple, list)) else one)
-    if isinstance(wanted, types.GenericAlias):
-        item = wanted.__args__[0]
-        if not isinstance(value, (tuple, list)):
-            raise UserError(f"{field}={value!r}: allowed a tuple of {item.__name__}")
-        return tuple(_typed(field, entry, item) for entry in value)
-    if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise UserError(f"{field}={value}: allowed a finite number")
-        return float(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise UserError(f"{field}={value!r}: found {type(value).__name__}, allowed {wanted.__name__}")
-    return value
+    return cls(**{name: typed(f"{section}.{name}", value, types_of[name]) for name, value in given.items()})
 
 
 def fields_of(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from plq.checks import at_least, require_types
 from plq.data.crops import CROPS
 from plq.data.images import size_of
 from plq.errors import UserError, nearest
@@ -36,6 +37,7 @@ class Data:
     contrast: tuple[float, ...] = (1.0, 1.0)  # low, high: scale around the mean by a factor between these
 
     def check(self) -> None:
+        require_types("data", self)
         for field, least in (("batch_size", 1), ("pad", 0), ("brightness", 0), ("threads", 1)):
             if getattr(self, field) < least:
                 raise UserError(f"data.{field}={getattr(self, field)}: allowed {least} or more")
@@ -74,6 +76,7 @@ class BranchConfig:
     norm: bool = True  # whether the branch has a batch norm
 
     def check(self) -> None:
+        require_types("expansion", self)
         if self.merge not in MERGES:
             raise UserError(f"expansion.merge={self.merge}: unknown; {nearest(self.merge, MERGES)}")
 
@@ -91,13 +94,14 @@ class FactorConfig:
     order: str = "together"  # of the layers: together, or one after another from the front or the back (front, back)
 
     def check(self) -> None:
+        require_types("factor", self)
         if not 0 < self.end <= 1:
             raise UserError(f"factor.end={self.end}: allowed above 0, up to 1 (a share of the run)")
         self.over(1)
 
     def over(self, total_steps: int) -> FactorSchedule:
         """The factor for a run of this many steps."""
-        steps = max(1, round(self.end * total_steps))
+        steps = max(1, round(self.end * at_least("total_steps", total_steps, 1)))
         return FactorSchedule(self.name, steps, self.rate, self.cutoff, self.power, self.value, self.order)
 
 
@@ -111,6 +115,7 @@ class Train:
     seed: int = 0  # of initial weights, data order, augmentation, dropout
 
     def check(self) -> None:
+        require_types("train", self)
         if not self.epochs > 0:
             raise UserError(f"train.epochs={self.epochs}: allowed above 0")
         if self.accumulate < 1:
@@ -129,6 +134,7 @@ class MeshConfig:
     fsdp: int = 1  # over which the weights and what the optimizer keeps are split too
 
     def check(self) -> None:
+        require_types("mesh", self)
         for field in ("data", "fsdp"):
             if getattr(self, field) != -1 and getattr(self, field) < 1:
                 raise UserError(f"mesh.{field}={getattr(self, field)}: allowed 1 or more, or -1 for all devices")
@@ -145,6 +151,7 @@ class Checkpoint:
     keep_best: int = 1  # how many to keep beside them: the best test accuracy among the steps with f = 0
 
     def check(self) -> None:
+        require_types("checkpoint", self)
         for field, least in (("every_steps", 0), ("keep_latest", 1), ("keep_best", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"checkpoint.{field}={getattr(self, field)}: allowed {least} or more")
@@ -159,6 +166,7 @@ class Report:
     branch: bool = False  # at each evaluation, the share of each layer's output that the branch carries
 
     def check(self) -> None:
+        require_types("report", self)
         if self.every_steps < 1:
             raise UserError(f"report.every_steps={self.every_steps}: allowed 1 or more")
 
@@ -186,6 +194,7 @@ class Config:
 
     def check(self) -> None:
         """Raise UserError unless every section is legal."""
+        require_types("model", self.model)
         self.architecture(num_classes=2).check()
         for section in dataclasses.fields(self):
             check = getattr(getattr(self, section.name), "check", None)

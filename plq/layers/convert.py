@@ -25,7 +25,7 @@ from jax import Array
 
 from plq.checks import shown
 from plq.errors import UserError
-from plq.layers.dropin import checked_factor
+from plq.layers.expanded import checked_factor
 from plq.layers.interception import converting, mark, rule_for
 from plq.layers.rule import Rule, as_rules, refuse_unused
 

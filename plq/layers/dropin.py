@@ -11,18 +11,15 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.core import Scope
 from jax import Array
 
-from plq.checks import shown
 from plq.errors import UserError
 from plq.layers.activation import Activation
 from plq.layers.conv import default_kernel_init
 from plq.layers.depthwise import convolve
-from plq.layers.expanded import AncillaryNorm, InAncillary
+from plq.layers.expanded import AncillaryNorm, InAncillary, checked_factor
 from plq.layers.scales import weight_scales
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
@@ -123,20 +120,6 @@ class _Scales(nn.Module):
     @nn.compact
     def __call__(self, kernel: Array) -> Any:
         return weight_scales(self, self.weights, kernel)
-
-
-def checked_factor(factor: Any) -> Any:
-    """f, or None. Raises UserError unless it is a scalar in [0, 1]; the value of a traced one is not known."""
-    if factor is None:
-        return None
-    if not isinstance(factor, jax.Array | np.ndarray | np.generic | int | float) or isinstance(factor, bool):
-        raise UserError(f"factor={shown(factor)}: found {type(factor).__name__}, allowed a number, 0 to 1, or None")
-    if jnp.shape(factor) or jnp.result_type(factor).kind in "bc":
-        found = f"found {jnp.result_type(factor).name}{list(jnp.shape(factor))}"
-        raise UserError(f"factor: {found}, allowed a real scalar, 0 to 1, or None")
-    if not isinstance(factor, jax.core.Tracer) and not 0 <= np.asarray(factor) <= 1:
-        raise UserError(f"factor={factor}: allowed 0 to 1, or None")
-    return factor
 
 
 def layer_fields(layer: nn.Module) -> dict[str, Any]:

@@ -8,9 +8,13 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from plq.checks import choice, shown
+from plq.errors import UserError
 from plq.layers.conv import QuantConv
 from plq.layers.pre_activation import PreActivation
 from plq.layers.unit import Unit
@@ -81,6 +85,20 @@ class AncillaryNorm(InAncillary, nn.BatchNorm):
     """Batch norm of the ancillary branch."""
 
 
+def checked_factor(factor: Any) -> Any:
+    """f, or None. Raises UserError unless it is a scalar in [0, 1]; the value of a traced one is not known."""
+    if factor is None:
+        return None
+    if not isinstance(factor, jax.Array | np.ndarray | np.generic | int | float) or isinstance(factor, bool):
+        raise UserError(f"factor={shown(factor)}: found {type(factor).__name__}, allowed a number, 0 to 1, or None")
+    if jnp.shape(factor) or jnp.result_type(factor).kind in "bc":
+        found = f"found {jnp.result_type(factor).name}{list(jnp.shape(factor))}"
+        raise UserError(f"factor: {found}, allowed a real scalar, 0 to 1, or None")
+    if not isinstance(factor, jax.core.Tracer) and not 0 <= np.asarray(factor) <= 1:
+        raise UserError(f"factor={factor}: allowed 0 to 1, or None")
+    return factor
+
+
 class ExpandedUnit(nn.Module):
     """y = merge(low, f * ancillary), EXP-Net's expanded layer:
 
@@ -100,6 +118,8 @@ class ExpandedUnit(nn.Module):
     use_norm: bool = True
 
     def setup(self):
+        choice("expansion.merge", self.merge, MERGES)
+        checked_factor(self.factor)
         nn.share_scope(self, self.low)
         self.ancillary_conv = AncillaryConv(**self.low.conv_arguments())
         if self.use_norm:

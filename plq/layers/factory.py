@@ -9,8 +9,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from plq.errors import UserError, nearest
-from plq.layers.expanded import MERGES, ConcatConv, ExpandedPreActivation, ExpandedUnit
+from plq.checks import choice, require_types
+from plq.errors import UserError
+from plq.layers.expanded import MERGES, ConcatConv, ExpandedPreActivation, ExpandedUnit, checked_factor
 from plq.layers.pre_activation import PreActivation
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
@@ -63,7 +64,8 @@ class QuantConfig:
         return activation_quantizer(self.activations, self.activation_bits if bits is None else bits)
 
     def check(self) -> None:
-        """Raise UserError unless every field is legal, alone and together."""
+        """Raise UserError unless every field has its type and is legal, alone and together."""
+        require_types("quant", self)
         self.weight_quantizer()
         self.activation()
         for field in ("first_bits", "last_bits"):
@@ -72,8 +74,7 @@ class QuantConfig:
                 raise UserError(f"quant.{field}={bits}: found {bits}, allowed 1 to 8, or 32 for float")
         if not 1 <= self.gradient_bits <= FLOAT_BITS:
             raise UserError(f"quant.gradient_bits={self.gradient_bits}: allowed 1 to 31, or 32 for float")
-        if self.dtype not in DTYPES:
-            raise UserError(f"quant.dtype={self.dtype}: unknown; {nearest(self.dtype, DTYPES)}")
+        choice("quant.dtype", self.dtype, DTYPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,7 @@ class LayerFactory:
 
 def plain_factory(precision: QuantConfig) -> LayerFactory:
     """Low-precision layers and nothing beside them: the network that is served."""
+    precision.check()
     unit = partial(Unit, dtype=DTYPES[precision.dtype], activation=precision.activation())
     inner = partial(unit, weights=precision.weight_quantizer(), gradient_bits=precision.gradient_bits)
     return LayerFactory(
@@ -114,8 +116,9 @@ def expanded_factory(precision: QuantConfig, merge: str, factor: LayerFactor, no
 
     A mapping gives each layer a factor of its own, by its name. ``norm``: whether branches have a batch norm.
     """
-    if merge not in MERGES:
-        raise UserError(f"expansion.merge={merge}: unknown; {nearest(merge, MERGES)}")
+    choice("expansion.merge", merge, MERGES)
+    for own in factor.values() if isinstance(factor, Mapping) else [factor]:
+        checked_factor(own)
     plain = plain_factory(precision)
 
     def inner(*args, name: str, **kwargs) -> ExpandedUnit:

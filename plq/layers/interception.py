@@ -17,7 +17,8 @@ from flax.core import FrozenDict, Scope
 from jax import Array
 
 from plq.errors import UserError
-from plq.layers.dropin import Conv, Dense, LowPrecision, checked_factor, layer_fields
+from plq.layers.dropin import Conv, Dense, LowPrecision, layer_fields
+from plq.layers.expanded import checked_factor
 from plq.layers.norm_axes import NO_AXIS, NormAxis, norm_axes
 from plq.layers.rule import Rule, as_rules
 

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 from jax.extend.core import nonempty_axis_env_DO_NOT_USE as inside_named_axes
 
+from plq.layers.expanded import AncillaryNorm
+
 
 @dataclasses.dataclass(frozen=True)
 class NormAxis:
@@ -48,10 +50,10 @@ def _calls(
     calls: list[tuple[str, ...] | NormAxis] = []
 
     def record(next_function, args, kwargs, context):
-        called = context.module
-        if context.method_name == "__call__" and type(called) in layers:
+        called: Any = context.module if context.method_name == "__call__" else None
+        if type(called) in layers:
             calls.append(called.path)
-        elif context.method_name == "__call__" and isinstance(called, nn.BatchNorm):
+        elif isinstance(called, nn.BatchNorm) and not isinstance(called, AncillaryNorm):
             calls.append(NormAxis(called.axis_name, called.axis_index_groups))
         return next_function(*args, **kwargs)
 

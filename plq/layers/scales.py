@@ -1,6 +1,6 @@
 """Learned scales as parameters of the layer that quantizes, and the stage that sets them from what is there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from plq.layers.variables import flatten, nest
+from plq.layers.variables import as_dicts, merged
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
 
 # Collections that are mutable in a calibration alone: each layer writes the scales that it finds into its own.
@@ -19,7 +19,7 @@ def activation_scales(layer: nn.Module, quantizer: ActivationQuantizer, x: Array
     """The learned scales of a layer that quantizes activations x; none at 32 bits."""
     names = () if quantizer.bits == FLOAT_BITS else quantizer.scale_names
     found = lambda: quantizer.calibrate_scales(x.astype(jnp.float32))
-    return _scales(layer, names, quantizer.initial_scales, found, ACTIVATIONS)
+    return _scales(layer, names, quantizer.initial_scales, found, ACTIVATIONS, not x.size)
 
 
 def weight_scales(layer: nn.Module, quantizer: WeightQuantizer, kernel: Array) -> Scales:
@@ -30,10 +30,16 @@ def weight_scales(layer: nn.Module, quantizer: WeightQuantizer, kernel: Array) -
 
 
 def _scales(
-    layer: nn.Module, names: tuple[str, ...], initial: Callable[[], Scales], found: Callable[[], Scales], stage: str
+    layer: nn.Module,
+    names: tuple[str, ...],
+    initial: Callable[[], Scales],
+    found: Callable[[], Scales],
+    stage: str,
+    empty: bool = False,
 ) -> Scales:
+    """``empty``: there is nothing from which scales could be found; they stay."""
     scales = {name: layer.variable("params", name, lambda name: initial()[name], name).value for name in names}
-    if not names or layer.is_initializing() or not layer.is_mutable_collection(stage):
+    if not names or empty or layer.is_initializing() or not layer.is_mutable_collection(stage):
         return scales
     scales = found()
     for name, value in scales.items():
@@ -42,7 +48,7 @@ def _scales(
 
 
 def calibrate(
-    network: nn.Module, variables: dict[str, Any], *args: Any, kernels: bool = False, **kwargs: Any
+    network: nn.Module, variables: Mapping[str, Any], *args: Any, kernels: bool = False, **kwargs: Any
 ) -> dict[str, Any]:
     """The variables with the learned scales of all activations set from data, layer after layer in one pass.
 
@@ -51,11 +57,14 @@ def calibrate(
 
     Args:
         network: any Linen network. args, kwargs: what it is called with; pass ``train=True`` (or what means it) where
-            the batch statistics are still those of the initialization.
+            the batch statistics are still those of the initialization. variables: any Mapping; a dict is given back.
         kernels: set the learned scales of the weights too, from the kernels: after float weights were put in.
     """
     stages = [ACTIVATIONS, KERNELS] if kernels else [ACTIVATIONS]
     mutable = stages + [name for name in variables if name not in ("params", "ancillary")]
+    variables = as_dicts(variables)
     _, changed = network.apply(variables, *args, mutable=mutable, **kwargs)
-    found = {path: scale for stage in stages for path, scale in flatten(changed.get(stage, {})).items()}
-    return {**variables, "params": nest({**flatten(variables["params"]), **found})}
+    params = variables.get("params", {})
+    for stage in stages:
+        params = merged(params, changed.get(stage, {}))
+    return {**variables, "params": params}

@@ -7,7 +7,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from plq.errors import UserError, nearest
+from plq.checks import at_least, choice, require_types, shown
+from plq.errors import UserError
 from plq.layers.factory import LayerFactor, LayerFactory, QuantConfig, expanded_factory, plain_factory
 from plq.models.alexnet import AlexNet
 from plq.models.mobilenet import STRIDES, MobileNetV1, MobileNetV2
@@ -46,17 +47,19 @@ class Architecture:
     stride: int = 32
 
     def check(self) -> None:
-        """Raise UserError unless every field is legal."""
-        if self.name not in NETWORKS:
-            raise UserError(f"model.name={self.name}: unknown; {nearest(self.name, NETWORKS)}")
+        """Raise UserError unless every field has its type and is legal."""
+        require_types("model", self)
+        choice("model.name", self.name, NETWORKS)
+        at_least("model.num_classes", self.num_classes, 1)
         if not 0 < self.width <= 16:
             raise UserError(f"model.width={self.width}: allowed above 0, up to 16")
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout={self.dropout}: allowed 0 <= dropout < 1")
         for field, names in (("shortcut", SHORTCUTS), ("block", BLOCKS)):
-            value = getattr(self, field)
-            if value not in names:
-                raise UserError(f"model.{field}={value}: unknown; {nearest(value, names)}")
+            choice(f"model.{field}", getattr(self, field), names)
+        if not isinstance(self.precision, QuantConfig):
+            found = type(self.precision).__name__
+            raise UserError(f"precision={shown(self.precision)}: found {found}, allowed a Precision")
         if self.stride not in STRIDES:
             raise UserError(f"model.stride={self.stride}: allowed {', '.join(map(str, STRIDES))}")
         self.precision.check()

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from plq.checks import integer
+from plq.errors import UserError
 from plq.quant.quantized import Quantized, straight_through
 
 FLOAT_BITS = 32  # "no quantization" in the field's W/A notation
@@ -31,6 +33,10 @@ class WeightQuantizer(abc.ABC):
     legal_bits: ClassVar[tuple[int, ...]]
     scale_names: ClassVar[tuple[str, ...]] = ()
     granularities: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        """Raises UserError for bits that the quantizer does not have."""
+        object.__setattr__(self, "bits", _legal_bits(self, "weight_bits"))
 
     def initial_scales(self, kernel: Array) -> Scales:
         """Start values of the learned scales for a fresh kernel."""
@@ -92,6 +98,10 @@ class ActivationQuantizer(abc.ABC):
     legal_bits: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8, FLOAT_BITS)
     scale_names: ClassVar[tuple[str, ...]] = ()
 
+    def __post_init__(self):
+        """Raises UserError for bits that the quantizer does not have."""
+        object.__setattr__(self, "bits", _legal_bits(self, "activation_bits"))
+
     @property
     def top_code(self) -> int:
         """2**bits - 1. Raises ValueError at 32 bits."""
@@ -126,3 +136,11 @@ class ActivationQuantizer(abc.ABC):
         if self.bits == FLOAT_BITS:
             return self.nonlinearity(x)
         return straight_through(self.surrogate(x, scales or {}), self.quantize(x, scales).dequantize())
+
+
+def _legal_bits(quantizer: WeightQuantizer | ActivationQuantizer, field: str) -> int:
+    bits = integer(f"quant.{field}", quantizer.bits)
+    if bits not in quantizer.legal_bits:
+        allowed = ", ".join(map(str, quantizer.legal_bits))
+        raise UserError(f"quant.{field}={bits}: {type(quantizer).__name__} allows {allowed}")
+    return bits

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from plq.checks import integer
+from plq.errors import UserError
 from plq.quant.base import Scales, WeightQuantizer
 from plq.quant.binary import binarize
 from plq.quant.learned import times_slope
-from plq.quant.means import at_least_tiny, mean_magnitude
+from plq.quant.means import TINY, at_least_tiny, mean_magnitude
 from plq.quant.quantized import Quantized, in_units, product, quantized
 
 
@@ -63,10 +65,15 @@ def quantize_gradient(x: Array, key: Array, bits: int) -> Array:
         r = g / (2 m) + 1/2 + u,   u ~ Uniform(-1/(2n), 1/(2n))
         gradient = 2 m * (round(clip(r, 0, 1) * n) / n - 1/2)        (arXiv 1606.06160, eq. 12)
 
+    An example whose m is 0, or too small to divide by, keeps a gradient of exactly 0. One that holds nan or infinity
+    gets nan everywhere, so that training stops with the step's number; the other examples do not change.
+
     Args:
-        x: any shape, batch first. key: random key of this layer and step. bits: 1 to 31.
+        x: any shape, batch first. key: random key of this layer and step. bits: 1 to 31, else UserError.
     """
-    del key, bits
+    del key
+    if not 1 <= integer("quant.gradient_bits", bits) <= 31:
+        raise UserError(f"quant.gradient_bits={bits}: allowed 1 to 31")
     return x
 
 
@@ -74,14 +81,15 @@ def _gradient_forward(x, key, bits):
     return quantize_gradient(x, key, bits), key
 
 
-def _gradient_backward(bits, key, g):
-    levels = 2**bits - 1
-    largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)
-    largest = jnp.where(largest > 0, largest, 1.0)
+def _gradient_backward(bits, key, gradient):
+    g, levels = jnp.asarray(gradient, jnp.float32), 2**bits - 1
+    largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True, initial=0.0)
     noise = jax.random.uniform(key, g.shape, g.dtype, -0.5 / levels, 0.5 / levels)
-    unit = jnp.clip(g / largest * 0.5 + 0.5 + noise, 0, 1)
-    quantized_gradient = (jnp.round(unit * levels) / levels - 0.5) * 2 * largest
-    return quantized_gradient, np.zeros(key.shape, jax.dtypes.float0)
+    unit = jnp.clip(g / at_least_tiny(largest) * 0.5 + 0.5 + noise, 0, 1)
+    found = 2 * (jnp.round(unit * levels) / levels - 0.5) * largest
+    found = jnp.where(jnp.isfinite(largest), found, jnp.nan)
+    found = jnp.where(largest <= TINY, 0.0, found)
+    return found.astype(gradient.dtype), np.zeros(key.shape, jax.dtypes.float0)
 
 
 quantize_gradient.defvjp(_gradient_forward, _gradient_backward)

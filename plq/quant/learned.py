@@ -27,7 +27,7 @@ def positive(scale: Array) -> Array:
 
 def gradient_scale(values: float, largest: float) -> float:
     """LSQ's factor 1 / sqrt(values per scale * largest code) of a scale's gradient (arXiv 1902.08153, sec. 2.2)."""
-    return 1 / math.sqrt(values * largest)
+    return 1 / math.sqrt(max(values, 1) * largest)
 
 
 @jax.custom_vjp
@@ -70,12 +70,14 @@ def learned_grid(
 
 
 def best_clip(x: Array, reconstruct: Callable[[Array, Array], Array]) -> Array:
-    """The clip in (0, max|x|] for which ``reconstruct(x, clip)`` has the least squared error; 1 if x is all 0.
+    """The clip in (0, max|x|] for which ``reconstruct(x, clip)`` has the least squared error; 1 if x is all 0 or empty.
 
     Args:
         x: any shape; of more than 65,536 values every n-th is looked at, n without a common divisor with any axis.
     Returns a float32 scalar; NaN where a value looked at is.
     """
+    if not x.size:
+        return jnp.float32(1.0)
     flat = x.reshape(-1).astype(jnp.float32)
     every = -(-flat.size // SAMPLES)
     while math.gcd(every, flat.size) > 1:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from plq.checks import choice
 from plq.quant.base import ActivationQuantizer, Scales, WeightQuantizer
 from plq.quant.binary import binarize
 from plq.quant.learned import gradient_scale, learned_grid, positive, times_slope
@@ -30,6 +31,10 @@ class LSQ(WeightQuantizer):
     legal_bits: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 7, 8)
     scale_names: ClassVar[tuple[str, ...]] = ("step",)
     granularities: ClassVar[tuple[str, ...]] = ("layer", "channel")
+
+    def __post_init__(self):
+        super().__post_init__()
+        choice("quant.granularity", self.granularity, self.granularities)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -73,7 +78,7 @@ class LSQActivation(ActivationQuantizer):
         return {"step": jnp.float32(2 * _HALF_NORMAL / math.sqrt(self.top_code))}
 
     def calibrate_scales(self, x: Array) -> Scales:
-        step = 2 * jnp.mean(jax.nn.relu(x)) / math.sqrt(self.top_code)
+        step = 2 * jnp.mean(jax.nn.relu(x)) / math.sqrt(self.top_code) if x.size else 0
         return {"step": jnp.where(step == 0, self.initial_scales()["step"], step)}
 
     def quantize(self, x: Array, scales: Scales | None = None) -> Quantized:

@@ -36,7 +36,7 @@ class LSQPlusActivation(ActivationQuantizer):
 
     def calibrate_scales(self, x: Array) -> Scales:
         h = self.nonlinearity(x)
-        low, high = jnp.minimum(jnp.min(h), 0.0), jnp.maximum(jnp.max(h), 0.0)
+        low, high = jnp.min(h, initial=0.0), jnp.max(h, initial=0.0)
         span = jnp.maximum(high, -low)  # what `best_clip` shrinks from
 
         def scales(clip: Array) -> Scales:

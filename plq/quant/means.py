@@ -6,6 +6,8 @@ from jax import Array
 
 from plq.quant.quantized import in_units, product
 
+TINY = 1e-30  # what is not above it is taken for 0: its inverse is near infinity, or denormal numbers are 0 here
+
 
 def ordered_sum(rows: Array) -> Array:
     """Sum over axis 0, [n, m] -> [m], by eighths onto each other: in an order that no compiler changes."""
@@ -42,4 +44,4 @@ def root_mean_square(kernel: Array) -> Array:
 
 def at_least_tiny(scale: Array) -> Array:
     """The scale, or 1 where it is too small to divide by, as for an all-zero kernel."""
-    return jnp.where(scale <= 1e-30, 1.0, scale)
+    return jnp.where(scale <= TINY, 1.0, scale)

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from plq.errors import UserError, nearest
+from plq.checks import choice, integer
+from plq.errors import UserError
 from plq.quant.activations import AbsActivation, ClipActivation, ReluActivation
 from plq.quant.apot import APoT, APoTActivation
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
@@ -38,14 +39,14 @@ def weight_quantizer(name: str, bits: int, **options) -> WeightQuantizer:
 
     Raises UserError for an unknown name, bits that the quantizer does not have, or an option it lacks.
     """
-    if name not in WEIGHTS:
-        raise UserError(f"quant.weights={name}: unknown; {nearest(name, WEIGHTS)}")
-    legal = WEIGHTS[name].legal_bits
+    choice("quant.weights", name, WEIGHTS)
+    bits, legal = integer("quant.weight_bits", bits), WEIGHTS[name].legal_bits
     if bits not in (*legal, FLOAT_BITS):
         allowed = ", ".join(map(str, (*legal, FLOAT_BITS)))
         raise UserError(f"quant.weight_bits={bits}: weights {name} allow {allowed}")
     _check_options(name, options)
-    return FloatWeights(bits) if bits == FLOAT_BITS else WEIGHTS[name](bits, **options)
+    made = WEIGHTS[name](legal[-1] if bits == FLOAT_BITS else bits, **options)
+    return FloatWeights(bits) if bits == FLOAT_BITS else made
 
 
 def options_of(name: str) -> set[str]:
@@ -54,25 +55,17 @@ def options_of(name: str) -> set[str]:
 
 
 def _check_options(name: str, options: dict) -> None:
-    legal, granularities = options_of(name), WEIGHTS[name].granularities
+    legal = options_of(name)
     for option, value in options.items():
         if option not in legal:
             found = f"weights {name} have no such option"
             raise UserError(f"quant.{option}={value}: {found}; allowed: {', '.join(sorted(legal)) or 'none'}")
-    granularity = options.get("granularity")
-    if granularity is not None and granularity not in granularities:
-        found = f"unknown to weights {name}"
-        raise UserError(f"quant.granularity={granularity}: {found}; {nearest(granularity, granularities)}")
-    eta = options.get("eta", 0.0)
-    if not 0 <= eta < 1:
-        raise UserError(f"quant.eta={eta}: found {eta}, allowed 0 <= eta < 1")
 
 
 def activation_quantizer(name: str, bits: int) -> ActivationQuantizer:
     """The activation of this name at this many bits (32: its non-linearity alone). Raises UserError."""
-    if name not in ACTIVATIONS:
-        raise UserError(f"quant.activations={name}: unknown; {nearest(name, ACTIVATIONS)}")
-    legal = ACTIVATIONS[name].legal_bits
+    choice("quant.activations", name, ACTIVATIONS)
+    bits, legal = integer("quant.activation_bits", bits), ACTIVATIONS[name].legal_bits
     if bits not in legal:
         allowed = ", ".join(map(str, legal))
         raise UserError(f"quant.activation_bits={bits}: activations {name} allow {allowed}")

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jax import Array
 
+from plq.checks import choice, within
 from plq.quant.base import Scales, WeightQuantizer
 from plq.quant.quantized import Quantized, quantized, straight_through
 
@@ -24,6 +25,11 @@ class SYQ(WeightQuantizer):
     legal_bits: ClassVar[tuple[int, ...]] = (1, 2)
     scale_names: ClassVar[tuple[str, ...]] = ("scale",)
     granularities: ClassVar[tuple[str, ...]] = ("position", "row", "layer")
+
+    def __post_init__(self):
+        super().__post_init__()
+        choice("quant.granularity", self.granularity, self.granularities)
+        object.__setattr__(self, "eta", within("quant.eta", self.eta, lambda eta: 0 <= eta < 1, "0 <= eta < 1"))
 
     def scale_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the scales for a kernel [*spatial, in, out]: the scaled axes keep their length."""

@@ -24,7 +24,7 @@ from plq.data.augment import normalize
 from plq.data.resize import resize_batch, resize_image
 from plq.distributed.devices import devices
 from plq.errors import UserError
-from plq.layers.variables import KEPT, flatten, is_ancillary
+from plq.layers.variables import KEPT, ancillary_leaves, as_dicts, nest
 from plq.models.registry import Architecture
 from plq.storage.address import Address
 from plq.storage.staging import staged_input
@@ -72,19 +72,19 @@ def load(path: str | Path | Address) -> Model:
     with staged_input(path) as folder:
         if (folder / "checkpoints").is_dir():
             store = open_store(folder)
-            _require_stripped(list(store.leaves(store.choose(None))), str(path))
+            _require_stripped(nest(dict(store.leaves(store.choose(None)))), str(path))
         variables, description = read_model(folder)
     return from_variables(variables, description, str(path))
 
 
-def from_variables(variables: dict[str, Any], description: dict[str, Any], source: str = "variables") -> Model:
+def from_variables(variables: Mapping[str, Any], description: dict[str, Any], source: str = "variables") -> Model:
     """The model of variables in hand. Raises UserError, naming the leaves, if they are unstripped or do not fit."""
     devices()
-    _require_stripped(list(flatten(variables)), source)
+    _require_stripped(variables, source)
     try:
         model = Model(
             network=Architecture.from_json(description["architecture"]).plain(),
-            variables=jax.tree.map(jnp.asarray, {name: variables.get(name, {}) for name in KEPT}),
+            variables=jax.tree.map(jnp.asarray, {**{name: {} for name in KEPT}, **as_dicts(variables)}),
             image_shape=tuple(description["image_shape"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
@@ -110,7 +110,7 @@ def from_network(
 
     ``class_names``: None numbers them.
     """
-    _require_stripped(list(flatten(dict(variables))), "variables")
+    _require_stripped(variables, "variables")
     kept = {name: variables.get(name, {}) for name in KEPT}
     images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     classes = jax.eval_shape(network.apply, kept, images).shape[-1]
@@ -120,8 +120,8 @@ def from_network(
     return model
 
 
-def _require_stripped(paths: list[str], source: str) -> None:
-    unstripped = [path for path in paths if is_ancillary(path)]
+def _require_stripped(tree: Any, source: str) -> None:
+    unstripped = ancillary_leaves(tree)
     if unstripped:
         shown = ", ".join(unstripped[:4]) + (", ..." if len(unstripped) > 4 else "")
         found = f"not stripped, {len(unstripped)} ancillary leaves: {shown}"

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
-from plq.errors import UserError, nearest
+from plq.checks import choice, integer, typed, within
+from plq.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +41,15 @@ class FactorSchedule:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.name not in SHAPES:
-            raise UserError(f"factor.name={self.name}: unknown; {nearest(self.name, SHAPES)}")
-        if self.decay_steps < 1:
+        choice("factor.name", self.name, SHAPES)
+        choice("factor.order", self.order, ORDERS)
+        if integer("factor.decay_steps", self.decay_steps) < 1:
             raise UserError(f"factor.end: gives a decay of {self.decay_steps} steps, allowed 1 or more")
         for field in ("rate", "cutoff"):
-            if not 0 < getattr(self, field) < 1:
-                raise UserError(f"factor.{field}={getattr(self, field)}: allowed above 0 and below 1")
-        if not self.power > 0:
-            raise UserError(f"factor.power={self.power}: allowed above 0")
-        if not 0 <= self.value <= 1:
-            raise UserError(f"factor.value={self.value}: allowed 0 <= value <= 1")
-        if self.order not in ORDERS:
-            raise UserError(f"factor.order={self.order}: unknown; {nearest(self.order, ORDERS)}")
+            within(f"factor.{field}", getattr(self, field), lambda share: 0 < share < 1, "above 0 and below 1")
+        within("factor.power", self.power, lambda power: power > 0, "above 0")
+        within("factor.value", self.value, lambda value: 0 <= value <= 1, "0 <= value <= 1")
+        typed("factor.layers", self.layers, tuple[str, ...])
 
     @property
     def end_step(self) -> int | None:

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import optax
 
+from plq.checks import at_least, choice, require_types
 from plq.errors import UserError, nearest
 from plq.layers.describe import ROLES
+from plq.layers.variables import flatten, leaf_path
 from plq.modes import in_32_bits
 
 OPTIMIZERS = ("sgd", "adam")
@@ -42,11 +44,10 @@ class OptimizerConfig:
     clip_norm: float = 0.0  # largest norm of the whole gradient; 0: off
 
     def check(self) -> None:
-        """Raise UserError unless every field is legal."""
+        """Raise UserError unless every field has its type and is legal."""
+        require_types("optimizer", self)
         for field, legal in (("name", OPTIMIZERS), ("schedule", SCHEDULES), ("decay", DECAYS)):
-            value = getattr(self, field)
-            if value not in legal:
-                raise UserError(f"optimizer.{field}={value}: unknown; {nearest(value, legal)}")
+            choice(f"optimizer.{field}", getattr(self, field), legal)
         for role in self.decay_roles:
             if role not in ROLES:
                 raise UserError(f"optimizer.decay_roles: {role} is unknown; {nearest(role, ROLES)}")
@@ -72,10 +73,14 @@ class OptimizerConfig:
             found = f"{len(self.boundaries)} boundaries and {len(self.multipliers)} multipliers"
             allowed = "one of each" if self.schedule == "staircase" else "one multiplier for each boundary"
             raise UserError(f"optimizer.multipliers={self.multipliers}: found {found}, allowed {allowed}")
+        if not all(multiplier > 0 for multiplier in self.multipliers):
+            raise UserError(f"optimizer.multipliers={self.multipliers}: allowed numbers above 0")
 
 
 def learning_rate(recipe: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate as a function of the step."""
+    recipe.check()
+    at_least("total_steps", total_steps, 1)
     schedule = _schedule(recipe, total_steps)
 
     def rate(step: Any) -> Any:
@@ -117,9 +122,10 @@ def make_optimizer(recipe: OptimizerConfig, total_steps: int, roles: dict[str, A
     """
     recipe.check()
 
+    by_path = flatten(roles)
+
     def decayed(weights):
-        present = {name: roles[name] for name in weights}
-        return jax.tree.map(lambda role: role in recipe.decay_roles, present)
+        return jax.tree_util.tree_map_with_path(lambda path, _: by_path[leaf_path(path)] in recipe.decay_roles, weights)
 
     decay = [optax.add_decayed_weights(recipe.weight_decay, decayed)] if recipe.weight_decay else []
     clip = [optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm else []
