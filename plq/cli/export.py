@@ -53,16 +53,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UserError("--convert: has no effect without --images")
     if given.name and given.format != "c":
         raise UserError(f"--name: has no effect with --format {given.format}")
+    return given
+
+
+def check_out(given: argparse.Namespace, out: Path) -> None:
+    """Raise UserError unless ``out``, which is --out or the copy of what is at that address, can be written."""
+    from plq.exporters.formats import is_export
+
+    require_apart(given.out, {"--model": given.model, **{f"--images {image}": image for image in given.images}})
     if given.format == "c":
         require_free(given)
-    elif not isinstance(given.out, Path):
-        require_apart(given.out, {"--model": given.model})
     else:
-        inputs = {"--model": given.model, **{f"--images {image}": image for image in given.images}}
-        from plq.exporters.formats import is_export
-
-        require_file(given.out, inputs, is_export, "an export of plq")
-    return given
+        require_file(out, {}, is_export, "an export of plq")
 
 
 def require_free(given: argparse.Namespace) -> None:
@@ -71,7 +73,6 @@ def require_free(given: argparse.Namespace) -> None:
         raise UserError(f"--out {given.out}: allowed a folder on this machine with --format c")
     if given.out.exists() and not given.out.is_dir():
         raise UserError(f"--out {given.out}: is a file, allowed a folder with --format c")
-    require_apart(given.out, {"--model": given.model, **{f"--images {image}": image for image in given.images}})
     name = given.name or "model"
     for path in (given.out / file for file in (f"{name}.c", f"{name}.h", f"{name}_test.c", "Makefile")):
         if path.exists() and "Written by plq" not in path.read_text("utf-8", "replace")[:40]:
@@ -142,10 +143,12 @@ def main(argv: list[str] | None = None) -> None:
     given = parse(argv)
     from plq.exporters.source import open_source
 
-    source = open_source(given.model)
-    images = images_to_check(source, given)
-    if images is not None:
-        source.require_agreement(images)
-    with sent(given.out) as given.out:
+    with sent(given.out) as out:
+        check_out(given, out)
+        source = open_source(given.model)
+        images = images_to_check(source, given)
+        if images is not None:
+            source.require_agreement(images)
+        given.out = out
         lines = write_checked(given, source, images)
     print(named("\n".join(lines)))
