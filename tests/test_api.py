@@ -48,6 +48,12 @@ def test_from_a_network_to_a_file_and_back(network, tmp_path):
     np.testing.assert_allclose(served(images), expected, rtol=1e-4, atol=1e-4)
     lines = plq.export(frozen, tmp_path / "m.shlo", format="stablehlo", images=images)
     assert (tmp_path / "m.shlo").exists() and "StableHLO" in lines[0]
+    plq.export(frozen, tmp_path / "c", format="c", images=images, name="digits")
+    assert {path.name for path in (tmp_path / "c").iterdir()} >= {"digits.c", "digits.h", "Makefile"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "digits.c").write_text("int main(void) { return 0; }")
+    with pytest.raises(plq.UserError, match="digits.c: is there and was not written by plq"):
+        plq.export(frozen, tmp_path / "other", format="c", name="digits")
 
 
 def test_what_cannot_be_frozen_loaded_or_exported_is_one_line(network, tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plq.cli.common import Parser, arguments, local_path, path_or_address
-from plq.errors import UserError, printable
+from plq.errors import UserError
 from plq.storage.address import named
-from plq.storage.output import make_folder_of, replacing, require_apart, require_file, writing
+from plq.storage.output import require_apart
 from plq.storage.staging import staged_output as sent
 
 if TYPE_CHECKING:
@@ -53,30 +52,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UserError("--convert: has no effect without --images")
     if given.name and given.format != "c":
         raise UserError(f"--name: has no effect with --format {given.format}")
+    if given.format == "c" and not isinstance(given.out, Path):
+        raise UserError(f"--out {given.out}: allowed a folder on this machine with --format c")
     return given
 
 
 def check_out(given: argparse.Namespace, out: Path) -> None:
     """Raise UserError unless ``out``, which is --out or the copy of what is at that address, can be written."""
-    from plq.exporters.formats import is_export
+    from plq.exporters.write import require_target
 
-    require_apart(given.out, {"--model": given.model, **{f"--images {image}": image for image in given.images}})
-    if given.format == "c":
-        require_free(given)
-    else:
-        require_file(out, {}, is_export, "an export of plq")
-
-
-def require_free(given: argparse.Namespace) -> None:
-    """Raise UserError unless --out can be a folder of C: nothing is there, or what an earlier export wrote."""
-    if not isinstance(given.out, Path):
-        raise UserError(f"--out {given.out}: allowed a folder on this machine with --format c")
-    if given.out.exists() and not given.out.is_dir():
-        raise UserError(f"--out {given.out}: is a file, allowed a folder with --format c")
-    name = given.name or "model"
-    for path in (given.out / file for file in (f"{name}.c", f"{name}.h", f"{name}_test.c", "Makefile")):
-        if path.exists() and "Written by plq" not in path.read_text("utf-8", "replace")[:40]:
-            raise UserError(f"{path}: is there and was not written by this program; choose another --out or --name")
+    inputs = {"--model": given.model, **{f"--images {image}": image for image in given.images}}
+    require_apart(given.out, inputs)
+    require_target(given.format, given.name or "model", out, inputs if out == given.out else {})
 
 
 def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | None:
@@ -94,54 +81,21 @@ def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | N
         raise UserError(f"could not check the export, nothing is written: {error}; {how}") from error
 
 
-def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray | None) -> list[str]:
-    """Write the file, run it, and keep it if it does what the model does. Returns lines about it."""
+def made(given: argparse.Namespace, source: Source, images: np.ndarray | None) -> Export:
+    """The export in memory."""
     from plq.exporters.formats import FORMATS
-    from plq.report.table import human_bytes
 
     options: dict[str, Any] = {"fast": True} if given.fast else {}
     if given.format == "c":
         options = {"name": given.name or "model", "images": images}
-    export = FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
-    if export.files:
-        return write_folder(given.out, source, export, images)
-    make_folder_of(given.out)
-    with writing(given.out, "--out"), replacing(given.out) as temporary:
-        temporary.write_bytes(export.data)
-        verdict = "not checked: no images"
-        if images is not None:
-            verdict = verified(source, export, temporary, images)
-    return [*export.notes, f"{printable(given.out)}: {human_bytes(len(export.data))}", verdict]
-
-
-def write_folder(out: Path, source: Source, export: Export, images: np.ndarray | None) -> list[str]:
-    """Write several files, run them, and keep them if they do what the model does. Returns lines about them."""
-    make_folder_of(out)
-    with writing(out, "--out"), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
-        temporary = Path(name)
-        for file, text in export.files.items():
-            (temporary / file).write_text(text, "utf-8")
-        verdict = "not checked: no images" if images is None else verified(source, export, temporary, images)
-        out.mkdir(exist_ok=True)
-        for file in export.files:
-            (temporary / file).replace(out / file)
-    return [*export.notes, f"{printable(out)}: {', '.join(export.files)}", verdict]
-
-
-def verified(source: Source, export: Export, path: Path, images: np.ndarray) -> str:
-    """What the comparison found. Raises UserError, with what to do instead, if the file breaks its rule."""
-    from plq.exporters.check import compare
-
-    try:
-        return str(compare(source.frozen, export.run(path), images))
-    except UserError as error:
-        raise UserError("; ".join(filter(None, [str(error), export.remedy]))) from error
+    return FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
 
 
 def main(argv: list[str] | None = None) -> None:
     """The program; see the module's first line."""
     given = parse(argv)
     from plq.exporters.source import open_source
+    from plq.exporters.write import write_checked
 
     with sent(given.out) as out:
         check_out(given, out)
@@ -149,6 +103,5 @@ def main(argv: list[str] | None = None) -> None:
         images = images_to_check(source, given)
         if images is not None:
             source.require_agreement(images)
-        given.out = out
-        lines = write_checked(given, source, images)
+        lines = write_checked(made(given, source, images), source.frozen, out, images)
     print(named("\n".join(lines)))
