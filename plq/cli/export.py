@@ -10,7 +10,7 @@ import numpy as np
 from plq.cli.common import arguments, local_path, path_or_address, run
 from plq.errors import UserError, printable
 from plq.exporters.check import compare
-from plq.exporters.formats import FORMATS, Export, is_export
+from plq.exporters.formats import FOLDERS, FORMATS, Export, is_export
 from plq.exporters.source import Source, image_files, open_source, test_images
 from plq.report.table import human_bytes
 from plq.storage.address import named
@@ -23,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = arguments(
         "plq.exporters", "Write a model as ONNX, QONNX, StableHLO or C, and check the file by running it."
     )
-    parser.add_argument("--format", required=True, choices=list(FORMATS))
+    parser.add_argument("--format", required=True, choices=[*FORMATS, *FOLDERS])
     parser.add_argument(
         "--model", type=path_or_address, required=True, help="a frozen model, or a stripped model's folder"
     )
@@ -89,7 +89,7 @@ def write_checked(given: argparse.Namespace, source: Source, images: np.ndarray 
     options: dict[str, Any] = {"fast": True} if given.fast else {}
     if given.format == "c":
         options = {"name": given.name or "model", "images": images}
-    export = FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
+    export = {**FORMATS, **FOLDERS}[given.format](source.frozen, given.with_preprocessing, **options)
     if export.files:
         return write_folder(given.out, source, export, images)
     make_folder_of(given.out)
