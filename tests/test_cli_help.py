@@ -14,7 +14,7 @@ from plq.cli.program import COMMANDS
 from plq.config.reference import help_text, sections
 from plq.config.schema import Config
 from plq.data.crops import CROPS
-from plq.exporters.formats import FORMATS
+from plq.exporters.formats import EXPORTS
 from plq.layers.describe import ROLES
 from plq.layers.expanded import MERGES
 from plq.layers.factory import DTYPES
@@ -60,7 +60,7 @@ def test_the_help_of_a_command_explains_each_argument(name):
 
 def test_the_formats_of_an_export_are_those_there_are():
     format_ = next(action for action in importlib.import_module("plq.cli.export").parser()._actions if action.choices)
-    assert format_.choices == list(FORMATS)
+    assert format_.choices == list(EXPORTS)
 
 
 def test_the_reference_is_the_config():

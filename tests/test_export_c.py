@@ -1,16 +1,18 @@
 """The C export and the native engine: the same bits as in NumPy at every stage, the codes of the frozen model."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
 import threading
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from frozen_models import digits, frozen_model, small_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from random_graphs import random_graph
 from runs import tiny_config
@@ -32,6 +34,7 @@ from plq.runtime.frozen import from_frozen
 from plq.runtime.graph import Graph
 from plq.runtime.grid import Grid
 
+ROOT = Path(__file__).parents[1]
 CLASSES = tuple(map(str, range(10)))
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 VECTORS = (*STRICT, "-O2", "-march=native")
@@ -104,6 +107,8 @@ def test_all_families_of_kernels_are_met():
 
 @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32 - 1))
+@example(1066)  # pixels are added in a convolution with groups and a mean per channel
+@example(25)
 def test_random_graphs_have_the_bits_of_numpy(seed):
     graph = random_graph(seed)
     try:
@@ -265,7 +270,9 @@ def test_the_native_engine_gives_the_logits_of_the_other_one(file):
 def test_a_library_is_compiled_once_and_never_by_halves(file, tmp_path, monkeypatch):
     monkeypatch.setenv("PLQ_CACHE_DIR", str(tmp_path / "cache"))
     program = "import sys, plq; print(plq.load(sys.argv[1], engine='native').compiled.path)"
-    runs = [subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE) for _ in range(2)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, str(file)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
     outputs = {run.communicate()[0] for run in runs}
     assert len(outputs) == 1 and all(run.returncode == 0 for run in runs)
     assert [path.suffix for path in (tmp_path / "cache" / "native").iterdir()] == [".so"]
@@ -328,3 +335,16 @@ def test_other_compilers_and_processors_give_the_same_bits(compiler, runner, fla
         subprocess.run([*command, "-o", "net"], cwd=tmp_path, check=True)
         done = subprocess.run([*filter(None, [runner]), "./net"], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0 and "0 of 10 logits differ" in done.stdout, done.stdout
+
+
+def test_the_example_runs_on_a_microcontroller(file, tmp_path):
+    missing = [name for name in ("arm-none-eabi-gcc", "qemu-system-arm", "make") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed")
+    where = ROOT / "examples" / "microcontroller"
+    command = ["make", "-C", str(where), f"MODEL={file}", f"OUT={tmp_path / 'build'}", f"PYTHON={sys.executable}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "0 of 40 logits differ" in done.stdout, done.stdout + done.stderr
+    counts = [int(line.split()[0]) for line in done.stdout.splitlines() if line.endswith(" instructions")]
+    assert len(counts) == 4 and all(10_000 < count < 5_000_000 for count in counts)

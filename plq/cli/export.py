@@ -83,12 +83,12 @@ def images_to_check(source: Source, given: argparse.Namespace) -> np.ndarray | N
 
 def made(given: argparse.Namespace, source: Source, images: np.ndarray | None) -> Export:
     """The export in memory."""
-    from plq.exporters.formats import FORMATS
+    from plq.exporters.formats import EXPORTS
 
     options: dict[str, Any] = {"fast": True} if given.fast else {}
     if given.format == "c":
         options = {"name": given.name or "model", "images": images}
-    return FORMATS[given.format](source.frozen, given.with_preprocessing, **options)
+    return EXPORTS[given.format](source.frozen, given.with_preprocessing, **options)
 
 
 def main(argv: list[str] | None = None) -> None:

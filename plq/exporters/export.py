@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from plq.errors import UserError, nearest
-from plq.exporters.formats import FORMATS
+from plq.exporters.formats import EXPORTS
 from plq.exporters.source import Source, open_source
 from plq.exporters.write import require_target, write_checked
 from plq.runtime.frozen import FrozenModel
@@ -33,8 +33,8 @@ def export(
         name: of "c": what all names begin with.
     Returns lines about it. Raises UserError if it does not do what the model does, or cannot be written.
     """
-    if format not in FORMATS:
-        raise UserError(f"format={format!r}: unknown; {nearest(str(format), FORMATS)}")
+    if format not in EXPORTS:
+        raise UserError(f"format={format!r}: unknown; {nearest(str(format), EXPORTS)}")
     path = path_of(str(out))
     inputs = {} if isinstance(model, FrozenModel) else {"model": path_of(str(model))}
     require_target(format, name, path, inputs, "out")
@@ -43,4 +43,4 @@ def export(
         images = np.random.default_rng(0).integers(0, 256, (NOISE, *source.frozen.image_shape), np.uint8)
     source.require_agreement(images)
     options: dict[str, Any] = {"name": name, "images": images} if format == "c" else {}
-    return write_checked(FORMATS[format](source.frozen, False, **options), source.frozen, path, images, "out")
+    return write_checked(EXPORTS[format](source.frozen, False, **options), source.frozen, path, images, "out")

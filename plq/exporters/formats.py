@@ -113,8 +113,11 @@ FORMATS: dict[str, Callable[..., Export]] = {  # of a FrozenModel, and whether t
     "onnx": export_onnx,
     "qonnx": export_qonnx,
     "stablehlo": export_stablehlo,
-    "c": export_c,
 }
+FOLDERS: dict[str, Callable[..., Export]] = {"c": export_c}  # which write several files
+
+
+EXPORTS = {**FORMATS, **FOLDERS}
 
 
 def is_export(path: Path) -> bool:

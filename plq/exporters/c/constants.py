@@ -1,5 +1,7 @@
 """The constants of NAME.c: arrays, each written down once, and how the numbers of a value are read."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from plq.exporters.c.chain import c_float
@@ -37,15 +39,18 @@ class Constants:
         """The C type of a value."""
         return TYPES[self.plan.stores[name].kind]
 
-    def element(self, store: Store, x: str) -> str:
-        """The real numbers that stand at f of a value; "@" as in `chain.c_steps`."""
+    def element(self, store: Store, x: str, of_group: Callable[[str], str] = str) -> str:
+        """The real numbers that stand at f of a value; "@" as in `chain.c_steps`.
+
+        ``of_group``: from a constant with one number per channel to that of the group at hand.
+        """
         if store.kind == REALS:
             return f"@load({x} + f)"
         if store.kind == PIXELS:
             channels = self.plan.graph.image_shape[2]
             minus, std = (np.broadcast_to(numbers, (channels,)) for numbers in self._normalization())
-            shifted = f"@add(@from_bytes({x} + f, 0), @load({self.array(minus, 'minus mean')} + f))"
-            return f"@div({shifted}, @load({self.array(std, 'std')} + f))"
+            names = [of_group(self.array(values, key)) for values, key in ((minus, "minus mean"), (std, "std"))]
+            return f"@div(@add(@from_bytes({x} + f, 0), @load({names[0]} + f)), @load({names[1]} + f))"
         numbers = f"@from_bytes({x} + f, {store.base})" if store.kind == BYTES else f"@from_integers({x} + f)"
         return f"@mul({numbers}, @all({c_float(store.scale)}))"
 

@@ -67,7 +67,7 @@ def _finish(constants: Constants, index: int, stage: Stage, rows: Rows, first: l
     lines = chain.c_steps(
         stage.steps,
         lambda tensor: rows.of_group(constants.tensor(tensor)),
-        lambda other: constants.element(plan.stores[other], places[other]),
+        lambda other: constants.element(plan.stores[other], places[other], rows.of_group),
         out,
     )
     needed = [f"@real {name};" for name in ("gate", "level") if f"{name} = " in " ".join(lines)]

@@ -70,6 +70,11 @@ def dot_limit(weights: np.ndarray, largest: int) -> int:
     return (2**15 - 1) // max(1, most)
 
 
+def depthwise_fits(weights: np.ndarray, largest: int) -> bool:
+    """Whether no sum of products can exceed 16 bits, whatever the numbers."""
+    return int(np.abs(weights.astype(np.int64)).sum((0, 1, 2)).max()) * largest < 2**15
+
+
 def lut_limit(largest: int) -> int:
     """How many fours of tables fit into a byte: AVX2 looks up two of them in a lane."""
     return 255 // (2 * 4 * max(1, largest))

@@ -115,6 +115,8 @@ def _part(
     limit = 0
     if family == LUT:
         limit = packing.lut_limit(given.largest)
+    elif family == DEPTHWISE:
+        limit = int(packing.depthwise_fits(rows[0], given.largest))
     elif family == DOT:
         limit = min(packing.dot_limit(_stored(coding, part), given.largest) for part in rows)
     return Part(len(starts), length, starts, sums, limit, np.concatenate(packed))
