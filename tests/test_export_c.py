@@ -295,9 +295,9 @@ def test_without_a_compiler_one_line_says_what_to_do(compiler, message, file, tm
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"engine": "naive"}, "engine 'naive': unknown.*native"),
+    ({"engine": "naive"}, "engine='naive': unknown.*native"),
     ({"engine": "native", "threads": -1}, "threads -1: allowed 1 to"),
-    ({"threads": 2}, "threads 2: has no effect with engine 'jax'"),
+    ({"threads": 2}, "threads=2: has no effect with engine='jax'"),
 ])  # fmt: skip
 def test_wrong_options_of_load_are_one_clear_line(options, message, file):
     with pytest.raises(UserError, match=message):

@@ -139,7 +139,7 @@ class Translator:
             x = self.writer.add("Clip", [x, *ends], f"{node.name}/clip")
         return x
 
-    def max_pool_2x2(self, node: MaxPool2x2) -> None:
+    def halve(self, node: MaxPool2x2) -> None:
         self.unchanged(node, lambda x, zero: self.pooled(node, x))
 
     def max_pool(self, node: MaxPool) -> None:
@@ -168,7 +168,7 @@ class Translator:
 
         self.unchanged(node, flat)
 
-    def zero_pad_shortcut(self, node: ZeroPadShortcut) -> None:
+    def shrink(self, node: ZeroPadShortcut) -> None:
         channels = self.graph.values[node.inputs[0]].shape[2]
         before = (node.channels - channels) // 2
         pads = [0, before, 0, 0, 0, node.channels - channels - before, 0, 0]

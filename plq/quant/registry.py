@@ -3,7 +3,7 @@
 import dataclasses
 
 from plq.checks import choice, integer
-from plq.errors import UserError
+from plq.errors import UserError, nearest
 from plq.quant.activations import AbsActivation, ClipActivation, ReluActivation
 from plq.quant.apot import APoT, APoTActivation
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
@@ -60,6 +60,12 @@ def _check_options(name: str, options: dict) -> None:
         if option not in legal:
             found = f"weights {name} have no such option"
             raise UserError(f"quant.{option}={value}: {found}; allowed: {', '.join(sorted(legal)) or 'none'}")
+    granularity = options.get("granularity")
+    if isinstance(granularity, str) and granularity not in WEIGHTS[name].granularities:
+        found = f"unknown to weights {name}"
+        raise UserError(
+            f"quant.granularity={granularity}: {found}; {nearest(granularity, WEIGHTS[name].granularities)}"
+        )
 
 
 def activation_quantizer(name: str, bits: int) -> ActivationQuantizer:
