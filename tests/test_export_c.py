@@ -221,9 +221,11 @@ def test_a_batch_with_openmp_gives_the_same(folder):
     (["--name", "int"], "--name 'int': allowed a letter.*no C keyword"),
     (["--with_preprocessing"], "--with_preprocessing: has no effect with --format c"),
     (["--fast"], "--fast: has no effect with --format c"),
-    (["--out", "{file}"], "is a file, allowed a folder"),
+    (["--out", "{file}"], "is --model itself"),
+    (["--out", "{file}.c"], "is a file, allowed a folder"),
 ])  # fmt: skip
 def test_wrong_arguments_are_one_clear_line(more, message, file):
+    Path(f"{file}.c").write_text("mine")
     more = [part.replace("{file}", str(file)) for part in more]
     with pytest.raises(UserError, match=message) as caught:
         main(["--format", "c", "--model", str(file), "--out", str(file.parent / "c"), *more])
@@ -233,7 +235,7 @@ def test_wrong_arguments_are_one_clear_line(more, message, file):
 def test_what_somebody_else_wrote_is_left_alone(file):
     (file.parent / "c").mkdir()
     (file.parent / "c" / "Makefile").write_text("mine")
-    with pytest.raises(UserError, match="Makefile: is there and was not written by this program"):
+    with pytest.raises(UserError, match="Makefile: is there and was not written by plq"):
         main(["--format", "c", "--model", str(file), "--out", str(file.parent / "c")])
     assert (file.parent / "c" / "Makefile").read_text() == "mine"
 
