@@ -19,7 +19,7 @@ from plq.runtime import container
 from plq.runtime.file_format import Frozen, decode, encode
 from plq.runtime.frozen import FrozenModel, from_frozen
 from plq.runtime.graph import Graph
-from plq.runtime.lowering import record
+from plq.runtime.lowering import lower as record
 from plq.runtime.verification import Reference
 
 CLASSES = tuple(f"digit {index}" for index in range(10))

@@ -15,7 +15,7 @@ from plq.runtime.file_format import Frozen
 from plq.runtime.frozen import FrozenModel, from_frozen
 from plq.runtime.graph import Graph
 from plq.runtime.grid import Grid
-from plq.runtime.lowering import record
+from plq.runtime.lowering import lower as record
 from plq.runtime.nodes import Activation, Add, Affine, Conv, Dense, GlobalMean, MaxPool, Normalize, Product
 
 CHANNELS = 8

@@ -22,7 +22,7 @@ from plq.models.registry import NETWORKS, Architecture
 from plq.runtime import stripped_model
 from plq.runtime.file_format import Frozen
 from plq.runtime.frozen import from_frozen
-from plq.runtime.lowering import record
+from plq.runtime.lowering import lower as record
 from plq.trainer.setup import assemble
 from plq.trainer.trainer import Run
 

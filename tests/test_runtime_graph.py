@@ -18,7 +18,7 @@ from plq.quant.registry import ACTIVATIONS
 from plq.runtime.activations import FORMULAS, activation_fields
 from plq.runtime.graph import Graph, parse_nodes
 from plq.runtime.grid import Grid
-from plq.runtime.lowering import record
+from plq.runtime.lowering import lower as record
 from plq.runtime.nodes import NODES, Activation, Conv, Dense, MaxPool
 
 FLOAT = QuantConfig(weight_bits=32, activation_bits=32)
@@ -110,17 +110,28 @@ def odd(after=flatten, **fields):
 
 def test_what_cannot_be_written_down_is_refused_by_name():
     assert odd(dilation=(2, 2), padding="SAME").nodes[1].padding == ((2, 2), (2, 2))
-    one_axis = Odd(plain_factory(FLOAT), {"kernel_size": (3,)}), {"params": {"layer": {"conv": {"kernel": np.ones(3)}}}}
-    with pytest.raises(UserError, match="layer: found 1 spatial axes, allowed 2"):
-        record(*one_axis, (8, 8, 1), (0.0,), (1.0,))
-    with pytest.raises(UserError, match="lack params/layer/conv/kernel"):
+    with pytest.raises(UserError, match="Odd: cannot be traced with these variables"):
         record(Odd(plain_factory(FLOAT), {}), {"params": {}}, (8, 8, 1), (0.0,), (1.0,))
-    with pytest.raises(UserError, match="Dense: has no kit, allowed a network that makes its units by one"):
-        record(nn.Dense(2), {}, (8, 8, 1), (0.0,), (1.0,))
-    with pytest.raises(UserError, match="what it returns is not the last thing"):
-        odd(after=lambda y: (flatten(y), max_pool_2x2(y))[0])
-    with pytest.raises(UserError, match="is the last one, found shape .8, 8, 2., allowed"):
-        odd(after=lambda y: y)
+    assert [node.op for node in odd(after=lambda y: (flatten(y), max_pool_2x2(y))[0]).nodes] == ["normalize", "conv", "affine", "activation", "flatten"]
+    assert odd(after=lambda y: y).output_shape == (8, 8, 2)
+
+
+@pytest.mark.parametrize(("after", "message"), [
+    (lambda y: jnp.sort(y), "layer: found the operation sort on what depends on the images, allowed one with a node"),
+    (lambda y: y.astype(jnp.bfloat16), "found a conversion from float32 to bfloat16, allowed float32 throughout"),
+    (lambda y: y - y.mean(0, keepdims=True), "found a sum over the images of a batch, allowed axes of one image"),
+    (lambda y: y.reshape(-1, 2), "found a reshape of .2, 8, 8, 2. to .128, 2., allowed one that keeps the axis of the"),
+    (lambda y: y[:1], "found a slice of the images of a batch"),
+    (lambda y: jnp.concatenate([y, y]), "found a concatenation along the images of a batch"),
+    (lambda y: jnp.zeros((2, 3)), "Odd: found a result that does not have one row"),
+    (lambda y: (y, y), "Odd: found 2 results"),
+    (lambda y: y + jnp.arange(2.0).reshape(2, 1, 1, 1), "found a constant that differs from image to image"),
+    (lambda y: y.T, "Odd: found a result that does not have one row"),
+])  # fmt: skip
+def test_what_has_no_node_is_one_line(after, message):
+    with pytest.raises(UserError, match=message) as caught:
+        odd(after=after)
+    assert "\n" not in str(caught.value)
 
 
 def replaced(graph: Graph, node: str, **fields) -> Graph:

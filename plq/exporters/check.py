@@ -45,7 +45,7 @@ class Verdict:
     """What the comparison found.
 
     images, ties   how many, and in how many of them a tie fell to the other side
-    top1           in how many the most likely class is the same
+    top1           in how many the most likely class is the same; ``places``: of how many, if images have several
     largest        difference of logits in images without such a tie, in units of the largest logit
     """
 
@@ -53,10 +53,11 @@ class Verdict:
     ties: int
     top1: int
     largest: float
+    places: str = ""
 
     def __str__(self) -> str:
         ties = f"; in {self.ties} a tie was rounded to the other side" if self.ties else ""
-        equal = f"top-1 equal in {self.top1:,}, logits to {self.largest:.1e} of the largest"
+        equal = f"top-1 equal in {self.top1:,}{self.places}, logits to {self.largest:.1e} of the largest"
         return f"run on {self.images:,} images: {equal}{ties}"
 
 
@@ -70,24 +71,26 @@ def compare(model: FrozenModel, exported: Exported, images: np.ndarray) -> Verdi
     wanted, found = (np.concatenate([run(batch) for batch in batches]) for run in (model, exported.logits))
     if found.shape != wanted.shape or not np.isfinite(found).all():
         raise UserError(f"gives logits {list(found.shape)}, or some that are not finite; allowed {list(wanted.shape)}")
-    apart = np.abs(found - wanted).max(1) / max(np.abs(wanted).max(), 1e-30)
-    same = found.argmax(1) == wanted.argmax(1)
-    suspects = np.flatnonzero((apart > LOGITS) | ~same)
+    apart = np.abs(found - wanted).reshape(len(images), -1).max(1) / max(np.abs(wanted).max(), 1e-30)
+    same = found.argmax(-1) == wanted.argmax(-1)
+    suspects = np.flatnonzero((apart > LOGITS) | ~same.reshape(len(images), -1).all(1))
     for start in range(0, len(suspects), BATCH):
         _require_ties(model, exported, images, suspects[start : start + BATCH])
     others = int((~same).sum())
-    if others > TOP1 * len(images):
-        allowed = max(int(TOP1 * len(images)), 2 * unstable_images(model, batches, wanted.argmax(1)))
+    if others > TOP1 * same.size:
+        allowed = max(int(TOP1 * same.size), 2 * unstable_images(model, batches, wanted.argmax(-1)))
         if others > allowed:
-            raise UserError(f"top-1 differs in {others} of {len(images)} images, allowed {allowed}")
+            what = "images" if same.ndim == 1 else "places"
+            raise UserError(f"top-1 differs in {others} of {same.size} {what}, allowed {allowed}")
     largest = float(np.delete(apart, suspects).max(initial=0))
-    return Verdict(len(images), len(suspects), int(same.sum()), largest)
+    places = "" if same.ndim == 1 else f" of {same.size:,} places"
+    return Verdict(len(images), len(suspects), int(same.sum()), largest, places)
 
 
 def unstable_images(model: FrozenModel, batches: list[np.ndarray], classes: np.ndarray) -> int:
     """In how many images the model itself gives another class when its last bits change (`changed_by_last_bits`)."""
     run = jax.jit(model.runner.logits)
-    classes_with = lambda arrays: np.concatenate([run(arrays, batch) for batch in batches]).argmax(1)
+    classes_with = lambda arrays: np.concatenate([run(arrays, batch) for batch in batches]).argmax(-1)
     return changed_by_last_bits(classes_with, model.runner.arrays, classes)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -64,6 +65,13 @@ class Coded(Translator):
             super().unchanged(node, function)
         else:
             self.codes[node.name] = dataclasses.replace(codes, name=function(codes.name, np.uint8(codes.zero)))
+
+    def joined_codes(self, node: Node, joined: Callable[[list[str]], str]) -> bool:
+        if self.graph.values[node.name].grid is None:
+            return False
+        codes = [self.codes[name] for name in node.inputs]
+        self.codes[node.name] = dataclasses.replace(codes[0], name=joined([code.name for code in codes]))
+        return True
 
     def activation(self, node: Activation) -> None:
         if node.grid is None:

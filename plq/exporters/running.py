@@ -91,5 +91,5 @@ def quantized(made: Translator) -> dict[str, Activation]:
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
-    """[batch, channels, height, width] -> [batch, height, width, channels]; [batch, channels] stays."""
-    return np.moveaxis(x, 1, -1)
+    """[batch, channels, height, width] -> [batch, height, width, channels]; what has other axes stays."""
+    return np.moveaxis(x, 1, -1) if x.ndim == 4 else x

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from plq.exporters.arrays import ARRAYS, channels_last
 from plq.exporters.writer import Writer
 from plq.runtime.graph import IMAGE, Graph
 from plq.runtime.nodes import (
@@ -54,16 +55,27 @@ class Translator:
         image = self.writer.name(IMAGE)
         for node in self.graph.nodes:
             if node.name not in self.inside:
-                getattr(self, node.op)(node)
-        self.writer.rename(self.real(self.graph.output), LOGITS)
+                self.translate(node)
+        shape_out = self.graph.output_shape
+        self.writer.rename(channels_last(self, self.real(self.graph.output), len(shape_out)), LOGITS)
         height, width, channels = self.graph.image_shape
         kind, shape = TensorProto.FLOAT, [batch, channels, height, width]
         if self.preprocessing:
             kind, shape = TensorProto.UINT8, [batch, height, width, channels]
-        classes = self.graph.values[self.graph.output].shape[0]
         given = helper.make_tensor_value_info(image, kind, shape)
-        result = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, classes])
+        result = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, *shape_out])
         return self.writer.model(given, result, properties, domains)
+
+    def translate(self, node: Node) -> None:
+        """A node of `plq.runtime.array_nodes` by its function there, any other by the method of its name."""
+        if node.op in ARRAYS:
+            ARRAYS[node.op](self, node)
+        else:
+            getattr(self, node.op)(node)
+
+    def joined_codes(self, node: Node, joined: Callable[[list[str]], str]) -> bool:
+        """Whether a node of several inputs was put together from codes instead of real numbers."""
+        return False
 
     def real(self, name: str) -> str:
         """The ONNX value that holds a value of the graph as real numbers."""
@@ -120,7 +132,8 @@ class Translator:
 
     def constant_per_channel(self, numbers: np.ndarray, rank: int, name: str) -> str:
         """A constant that broadcasts along the channels of values of ``rank`` axes, the batch not counted."""
-        return self.writer.constant(numbers.reshape(1, -1, *(1,) * (rank - 1)), name)
+        shape = (1, -1, 1, 1) if rank == 3 else (1,) * rank + (-1,)
+        return self.writer.constant(numbers.reshape(shape), name)
 
     def add(self, node: Add) -> None:
         self.reals[node.name] = self.writer.add("Add", [self.real(name) for name in node.inputs], node.name)
@@ -159,10 +172,10 @@ class Translator:
         self.reals[node.name] = self.writer.add("Flatten", [x], node.name, axis=1)
 
     def flatten(self, node: Flatten) -> None:
-        height, width, _ = self.graph.values[node.inputs[0]].shape
+        shape = self.graph.values[node.inputs[0]].shape
 
         def flat(x: str, zero: Any) -> str:
-            if height * width > 1:
+            if len(shape) == 3 and shape[0] * shape[1] > 1:
                 x = self.writer.add("Transpose", [x], f"{node.name}/channels_last", perm=[0, 2, 3, 1])
             return self.writer.add("Flatten", [x], node.name, axis=1)
 

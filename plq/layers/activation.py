@@ -3,6 +3,7 @@
 import flax.linen as nn
 from jax import Array
 
+from plq.layers.opaque import step
 from plq.layers.scales import activation_scales
 from plq.quant.base import ActivationQuantizer
 
@@ -17,4 +18,5 @@ class Activation(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return self.quantizer(x, activation_scales(self, self.quantizer, x))
+        scales = activation_scales(self, self.quantizer, x)
+        return step("activation", "/".join(self.path), self.quantizer, self.quantizer, x, scales)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plq.layers.depthwise import convolve
-from plq.layers.scales import weight_scales
+from plq.layers.scales import quantized_kernel, weight_scales
 from plq.layers.shifts import Padding
 from plq.quant.base import FLOAT_BITS, FloatWeights, Scales, WeightQuantizer
 
@@ -42,8 +42,8 @@ class QuantConv(nn.Module):
 
     def product(self, x: Any) -> Array:
         """conv(x, Qw(W)), without the bias."""
-        kernel, scales = self.kernel_and_scales(x.shape[-1])
-        return self.contract(x, self.weights.fake_quantize(kernel, scales))
+        kernel = self.param("kernel", self.kernel_init, self.kernel_shape(x.shape[-1]), jnp.float32)
+        return self.contract(x, quantized_kernel(self, self.weights, kernel))
 
     def kernel_shape(self, channels: int) -> tuple[int, ...]:
         return (*self.kernel_size, channels // self.groups, self.features)

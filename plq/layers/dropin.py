@@ -20,7 +20,7 @@ from plq.layers.activation import Activation
 from plq.layers.conv import default_kernel_init
 from plq.layers.depthwise import convolve
 from plq.layers.expanded import AncillaryNorm, InAncillary, checked_factor
-from plq.layers.scales import weight_scales
+from plq.layers.scales import quantized_kernel
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, FloatWeights, WeightQuantizer
 
@@ -69,8 +69,8 @@ class LowPrecision(nn.Module):
         if args[0] != "kernel" or self.weights.bits == FLOAT_BITS:
             return value
         home: Any = self.home
-        scales = _Scales(self.weights, parent=home)(value) if home else weight_scales(self, self.weights, value)
-        return self.weights.fake_quantize(value, scales).astype(value.dtype)
+        kernel = _Kernel(self.weights, parent=home)(value) if home else quantized_kernel(self, self.weights, value)
+        return kernel.astype(value.dtype)
 
     def quantized_input(self, x: Any) -> Array:
         """Qa(x): x's own type if that is a float, else float32."""
@@ -112,14 +112,14 @@ class LowPrecision(nn.Module):
         return training
 
 
-class _Scales(nn.Module):
-    """The learned scales of a kernel, in the scope of this module."""
+class _Kernel(nn.Module):
+    """Qw(kernel), with learned scales in the scope of this module."""
 
     weights: WeightQuantizer
 
     @nn.compact
-    def __call__(self, kernel: Array) -> Any:
-        return weight_scales(self, self.weights, kernel)
+    def __call__(self, kernel: Array) -> Array:
+        return quantized_kernel(self, self.weights, kernel)
 
 
 def layer_fields(layer: nn.Module) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from plq.layers.opaque import step
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -36,7 +38,7 @@ def operation(op: str) -> Callable[[Callable[..., Array]], Callable[..., Any]]:
 
         def on_one(x: Any, options: dict[str, Any]) -> Any:
             if not isinstance(x, Tracer):
-                return function(x, **options)
+                return step(op, "", options, lambda array: function(array, **options), x)
             like = jax.ShapeDtypeStruct(x.shape, jnp.float32)
             shape = jax.eval_shape(lambda array: function(array, **options), like).shape
             return x.record(op, shape, options)

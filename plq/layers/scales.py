@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from plq.layers.opaque import step
 from plq.layers.variables import as_dicts, merged
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
 
@@ -27,6 +28,12 @@ def weight_scales(layer: nn.Module, quantizer: WeightQuantizer, kernel: Array) -
     kernel = kernel.astype(jnp.float32)
     initial, found = (partial(f, kernel) for f in (quantizer.initial_scales, quantizer.calibrate_scales))
     return _scales(layer, quantizer.scale_names, initial, found, KERNELS)
+
+
+def quantized_kernel(layer: nn.Module, quantizer: WeightQuantizer, kernel: Array) -> Array:
+    """Qw(kernel), float32, with the learned scales of the layer that quantizes it."""
+    scales = weight_scales(layer, quantizer, kernel)
+    return step("kernel", "/".join(layer.path), quantizer, quantizer.fake_quantize, kernel, scales)
 
 
 def _scales(

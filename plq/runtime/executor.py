@@ -13,6 +13,8 @@ from jax import Array
 
 from plq.data.augment import normalize
 from plq.layers.operations import OPERATIONS
+from plq.runtime.array_nodes import ARRAY_NODES, ArithmeticConstant
+from plq.runtime.array_operations import compute
 from plq.runtime.arithmetic import NONLINEARITY, before_rounding, on_grid
 from plq.runtime.graph import IMAGE, Graph
 from plq.runtime.nodes import Activation, Add, Affine, Node, Normalize, Product, Value
@@ -60,10 +62,13 @@ class Runner:
             return self._real(results, x) + self._real(results, rest[0])
         if isinstance(node, Activation):
             return NONLINEARITY[node.nonlinearity](self._real(results, x))
+        keeps = self.graph.values[node.name].grid is not None
+        given = [results[name] if keeps else self._real(results, name) for name in node.inputs]
+        if isinstance(node, ARRAY_NODES):
+            return compute(node, given, arrays)
         options = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
         del options["name"], options["inputs"]
-        keeps = self.graph.values[node.name].grid is not None
-        return OPERATIONS[node.op](results[x] if keeps else self._real(results, x), **options)
+        return OPERATIONS[node.op](*given, **options)
 
     def _real(self, results: dict[str, Array], name: str) -> Array:
         return real(results[name], self.graph.values[name])
@@ -89,4 +94,6 @@ def plan(graph: Graph) -> Runner:
             arrays[node.name] = graph.kernel(node)
         elif isinstance(node, Affine):
             arrays[node.name] = tuple(graph.tensors[node.tensor(role)] for role in node.roles())
+        elif isinstance(node, ArithmeticConstant):
+            arrays[node.name] = graph.tensors[node.tensor("constant")]
     return Runner(graph, products, arrays)

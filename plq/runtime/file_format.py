@@ -46,7 +46,7 @@ class Frozen:
     def check(self) -> None:
         """Raise UserError unless graph, names and fit are what they must be."""
         self.graph.check()
-        classes = self.graph.values[self.graph.output].shape[0]
+        classes = self.graph.output_shape[-1]
         if len(self.class_names) != classes:
             raise UserError(f"class_names: found {len(self.class_names)}, allowed {classes}, one per logit")
         for name in self.class_names:

@@ -14,7 +14,7 @@ from plq.errors import UserError
 from plq.runtime import stripped_model
 from plq.runtime.file_format import Frozen
 from plq.runtime.frozen import FrozenModel, from_frozen
-from plq.runtime.lowering import record
+from plq.runtime.lowering import lower
 from plq.runtime.verification import LOGITS, TIE, Reference, differences
 
 NOISE = 8
@@ -80,7 +80,7 @@ def freeze_model(model: stripped_model.Model) -> Frozen:
     Folders of the machine at hand are left out of its training configuration.
     """
     variables = jax.device_get(model.variables)
-    graph = record(model.network, variables, model.image_shape, model.mean, model.std)
+    graph = lower(model.network, variables, model.image_shape, model.mean, model.std)
     return Frozen(graph, model.class_names, model.fit, _without_folders(model.training))
 
 

@@ -9,7 +9,7 @@ The vocabulary is `plq.runtime.nodes.NODES`. Invariants, held by `Graph.check`:
 
 - The input is named "image": uint8 [batch, *image_shape]. Only the first node, a `Normalize`, reads it.
 - Every other node reads results of earlier nodes. Names are unique, of letters, digits and "._-", in parts joined by
-  "/". Every result is read by a later node but the last one's, which is the output: float32 [batch, classes].
+  "/". Every result is read by a later node but the last one's, which is the output: float32 [batch, ..., classes].
 - Each node has exactly the tensors of its `roles`, under "<name>/<role>", in the dtypes given there, floats finite.
 - Codes stand for values as `plq.runtime.grid.Grid` says. Zero padding is of real zeros.
 """
@@ -45,6 +45,11 @@ class Graph:
         """The name of the logits."""
         return self.nodes[-1].name
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of the logits of one image; the last axis is that of the classes."""
+        return self.values[self.output].shape
+
     @cached_property
     def values(self) -> dict[str, Value]:
         """Shape, grid and scale of the input and of every result. Raises UserError as `check` does."""
@@ -75,9 +80,9 @@ class Graph:
         self._check_edges()
         self._check_tensors()
         output = self.values[self.output]
-        if len(output.shape) != 1 or output.grid is not None:
-            found = f"shape {list(output.shape)}" + (" on a grid" if output.grid else "")
-            raise UserError(f"node {self.output}: is the last one, found {found}, allowed float32 [classes]")
+        if not output.shape or output.grid is not None:
+            found = "values on a grid" if output.grid else "one number"
+            raise UserError(f"node {self.output}: is the last one, found {found}, allowed float32 [..., classes]")
 
     def _check_edges(self) -> None:
         known, read = {IMAGE}, Counter(name for node in self.nodes for name in node.inputs)
@@ -86,8 +91,8 @@ class Graph:
                 raise UserError(f"node {node.name[:40]!r}: allowed letters, digits, ._- and single slashes as name")
             if node.name in known:
                 raise UserError(f"node {node.name}: there is another one of this name")
-            if len(node.inputs) != node.arity:
-                raise node.fail(f"{len(node.inputs)} inputs", str(node.arity))
+            if len(node.inputs) != (node.arity or max(1, len(node.inputs))):
+                raise node.fail(f"{len(node.inputs)} inputs", str(node.arity or "one or more"))
             for name in node.inputs:
                 if name not in known:
                     raise node.fail(f"the input {name[:40]!r}", "results of earlier nodes")

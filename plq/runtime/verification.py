@@ -89,7 +89,7 @@ def changed_by_last_bits(classes_with: Callable[[Any], np.ndarray], variables: A
     Args:
         classes_with: from variables to the classes of all images. classes: those with the variables as they are.
     """
-    changed = np.zeros(len(classes), bool)
+    changed = np.zeros(np.shape(classes), bool)
     for draw in range(DRAWS):
         changed |= classes_with(with_other_last_bits(variables, draw)) != classes
     return int(changed.sum())
@@ -118,7 +118,7 @@ def differences(model: FrozenModel, reference: Reference, images: np.ndarray) ->
             codes, apart = _apart(node, results[node.name], rounded[node.name], seen[node.name])
             for image in np.flatnonzero(codes):
                 found.setdefault(int(image), Difference(int(image), node.name, int(codes[image]), float(apart[image])))
-    apart = np.abs(results[graph.output] - logits).max(1) / max(np.abs(logits).max(), 1e-30)
+    apart = np.abs(results[graph.output] - logits).reshape(len(logits), -1).max(1) / max(np.abs(logits).max(), 1e-30)
     for image in np.flatnonzero(apart > LOGITS):
         found.setdefault(int(image), Difference(int(image), graph.output, 0, float(apart[image])))
     return [found[image] for image in sorted(found)]
