@@ -36,3 +36,8 @@ def nearest(name: str, legal: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, legal, n=1, cutoff=0.5)
     guess = f"did you mean {close[0]}? " if close else ""
     return f"{guess}allowed: {', '.join(legal)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().partition("\n")[0]

@@ -6,6 +6,7 @@ import numpy as np
 
 from plq.runtime.graph import Graph
 from plq.runtime.grid import Grid
+from plq.runtime.node import Node, Value
 from plq.runtime.nodes import (
     Activation,
     Add,
@@ -16,11 +17,9 @@ from plq.runtime.nodes import (
     GlobalMean,
     MaxPool,
     MaxPool2x2,
-    Node,
     Normalize,
-    Value,
     ZeroPadShortcut,
-)  # fmt: skip
+)
 
 WEIGHTS = [
     None, Grid(1, -0.5), Grid(1, 0.0), Grid(2, -1.5), Grid(2, -2.0), Grid(2, 0.0, (-1, 0, 1)), Grid(4, -7.5),

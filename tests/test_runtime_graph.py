@@ -112,7 +112,13 @@ def test_what_cannot_be_written_down_is_refused_by_name():
     assert odd(dilation=(2, 2), padding="SAME").nodes[1].padding == ((2, 2), (2, 2))
     with pytest.raises(UserError, match="Odd: cannot be traced with these variables"):
         record(Odd(plain_factory(FLOAT), {}), {"params": {}}, (8, 8, 1), (0.0,), (1.0,))
-    assert [node.op for node in odd(after=lambda y: (flatten(y), max_pool_2x2(y))[0]).nodes] == ["normalize", "conv", "affine", "activation", "flatten"]
+    assert [node.op for node in odd(after=lambda y: (flatten(y), max_pool_2x2(y))[0]).nodes] == [
+        "normalize",
+        "conv",
+        "affine",
+        "activation",
+        "flatten",
+    ]
     assert odd(after=lambda y: y).output_shape == (8, 8, 2)
 
 

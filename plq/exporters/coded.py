@@ -12,7 +12,8 @@ from plq.exporters.translate import Function, Translator
 from plq.exporters.units import UINT8
 from plq.runtime.graph import Graph
 from plq.runtime.grid import Grid
-from plq.runtime.nodes import Activation, MaxPool, MaxPool2x2, Node
+from plq.runtime.node import Node
+from plq.runtime.nodes import Activation, MaxPool, MaxPool2x2
 
 NUDGE = 2.0**-22
 

@@ -12,7 +12,8 @@ import numpy as np
 from plq.exporters.units import EVEN, RISING, has_integers, only_reader
 from plq.runtime.graph import Graph
 from plq.runtime.grid import Grid
-from plq.runtime.nodes import Activation, Add, Affine, MaxPool, MaxPool2x2, Node, Product
+from plq.runtime.node import Node
+from plq.runtime.nodes import Activation, Add, Affine, MaxPool, MaxPool2x2, Product
 
 SUMS = 256
 

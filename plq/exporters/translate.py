@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from plq.exporters.arrays import ARRAYS, channels_last
 from plq.exporters.writer import Writer
 from plq.runtime.graph import IMAGE, Graph
+from plq.runtime.node import Node, Pads
 from plq.runtime.nodes import (
     Activation,
     Add,
@@ -23,9 +24,7 @@ from plq.runtime.nodes import (
     GlobalMean,
     MaxPool,
     MaxPool2x2,
-    Node,
     Normalize,
-    Pads,
     Product,
     ZeroPadShortcut,
 )

@@ -14,7 +14,8 @@ import numpy as np
 
 from plq.runtime.graph import Graph
 from plq.runtime.grid import Grid
-from plq.runtime.nodes import Activation, Add, Affine, Conv, MaxPool, MaxPool2x2, Node, Product
+from plq.runtime.node import Node
+from plq.runtime.nodes import Activation, Add, Affine, Conv, MaxPool, MaxPool2x2, Product
 
 INT8, UINT8 = 127, 255
 RISING = ("identity", "relu", "clip")

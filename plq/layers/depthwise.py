@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from plq.layers.opaque import is_recording
+from plq.layers.opaque import is_lowering
 from plq.layers.shifts import Padding, sum_over_shifts
 
 
@@ -29,7 +29,7 @@ def convolve(
 ) -> Array:
     """`lax.conv_general_dilated`, channels last; on a processor a depthwise one is `depthwise`."""
     alone = is_depthwise(x, feature_group_count) and set(lhs_dilation or ()) <= {1}
-    if alone and jax.default_backend() == "cpu" and not is_recording():
+    if alone and jax.default_backend() == "cpu" and not is_lowering():
         return depthwise(x, kernel, strides, padding, rhs_dilation)
     return lax.conv_general_dilated(
         x,

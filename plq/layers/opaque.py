@@ -14,7 +14,7 @@ import jax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 
-_recording: contextvars.ContextVar[bool] = contextvars.ContextVar("recording", default=False)
+_recording: contextvars.ContextVar[str] = contextvars.ContextVar("recording", default="")
 step_p = Primitive("plq_step")
 
 
@@ -26,6 +26,7 @@ class Step:
     path      of the module that takes the step, or empty
     options   a quantizer, or a dict of an operation's options
     tree      of the operands
+    function  what computes it, of the operands
     output    shape and dtype of the result
     """
 
@@ -33,6 +34,7 @@ class Step:
     path: str
     options: Any
     tree: Any
+    function: Callable[..., Any]
     output: jax.ShapeDtypeStruct
 
 
@@ -41,20 +43,20 @@ def _abstract(*operands: Any, step: Step) -> ShapedArray:
     return ShapedArray(step.output.shape, step.output.dtype)
 
 
-def is_recording() -> bool:
-    """Whether a network is being traced to be written down."""
-    return _recording.get()
+def is_lowering() -> bool:
+    """Whether a network is being traced to be written down, and speed does not matter."""
+    return _recording.get() == "lowering"
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[None]:
+def recording(lowering: bool = False) -> Iterator[None]:
     """Steps inside are equations of their own.
 
     The precision is set because it is a part of the key of `jax.jit`: what was traced before is traced anew.
     """
-    token = _recording.set(True)
+    token = _recording.set("lowering" if lowering else "steps")
     try:
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision("highest" if lowering else "float32"):
             yield
     finally:
         _recording.reset(token)
@@ -70,4 +72,4 @@ def step(kind: str, path: str, options: Any, function: Callable[..., Any], *oper
         return function(*operands)
     output = jax.eval_shape(function, *operands)
     leaves, tree = jax.tree.flatten(operands)
-    return step_p.bind(*leaves, step=Step(kind, path, options, tree, output))
+    return step_p.bind(*leaves, step=Step(kind, path, options, tree, function, output))

@@ -198,7 +198,8 @@ class Pad(Node):
         self.require("interior", self.interior, 0)
         spread = [n + (n - 1) * i for n, i in zip(shape, self.interior, strict=True)]
         lengths = tuple(n + a + b for n, a, b in zip(spread, self.low, self.high, strict=True))
-        if any(min(n, n + a, n + b) < 1 for n, a, b in zip(spread, self.low, self.high, strict=True)) or min(lengths) < 1:
+        rooms = [min(n, n + a, n + b) for n, a, b in zip(spread, self.low, self.high, strict=True)]
+        if min(*rooms, *lengths) < 1:
             raise self.fail(f"low {list(self.low)}, high {list(self.high)}", "at least one number along each axis")
         return dataclasses.replace(inputs[0], shape=lengths) if self.value == 0 else Value(lengths)
 
@@ -236,7 +237,7 @@ class Window(Node):
 
 @dataclasses.dataclass(frozen=True)
 class Take(Node):
-    """The numbers at ``indices`` along an axis, in this order: nearest-neighbour resizing, a reversal. Keeps the grid."""
+    """The numbers at ``indices`` along an axis, in this order: nearest-neighbour resizing. Keeps the grid."""
 
     axis: int
     indices: Shape

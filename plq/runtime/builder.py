@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ class Builder:
         Args:
             op: what it is called, inside the module at hand unless ``path`` says all of its name.
         """
-        name = self._free(_legal(path or "/".join(filter(None, (self.path, op)))))
+        name = free_name(path or "/".join(filter(None, (self.path, op))), self.nodes)
         node_fields = {field.name for field in dataclasses.fields(kind)}
         node = kind(name=name, inputs=tuple(inputs), **{k: v for k, v in fields.items() if k in node_fields})
         for role, tensor in fields.items():
@@ -75,12 +75,12 @@ class Builder:
         """The one line about what cannot be written down, with the path of the module."""
         return UserError(f"{self.path or 'network'}: found {found}, allowed {allowed}")
 
-    def _free(self, name: str) -> str:
-        count, free = 1, name
-        while free in self.nodes:
-            count += 1
-            free = f"{name}_{count}"
-        return free
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name in the alphabet of a graph, or the first of name_2, name_3, ... that is not taken."""
+    name = _legal(name)
+    numbered = (f"{name}_{count}" for count in range(2, len(taken) + 3))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
 
 
 def _legal(name: str) -> str:

@@ -13,11 +13,12 @@ from jax import Array
 
 from plq.data.augment import normalize
 from plq.layers.operations import OPERATIONS
+from plq.runtime.arithmetic import NONLINEARITY, before_rounding, on_grid
 from plq.runtime.array_nodes import ARRAY_NODES, ArithmeticConstant
 from plq.runtime.array_operations import compute
-from plq.runtime.arithmetic import NONLINEARITY, before_rounding, on_grid
 from plq.runtime.graph import IMAGE, Graph
-from plq.runtime.nodes import Activation, Add, Affine, Node, Normalize, Product, Value
+from plq.runtime.node import Node, Value
+from plq.runtime.nodes import Activation, Add, Affine, Normalize, Product
 from plq.runtime.product import IntegerProduct, integer_product, multiply
 
 Arrays = dict[str, Any]  # by node: what is handed to the compiled function instead of being a part of it

@@ -22,7 +22,8 @@ from plq.data.resize import FITS
 from plq.errors import UserError
 from plq.runtime import container
 from plq.runtime.graph import Graph, parse_nodes
-from plq.runtime.nodes import Node, Product, Tensors
+from plq.runtime.node import Node, Tensors
+from plq.runtime.nodes import Product
 from plq.runtime.pack import pack, unpack
 from plq.storage.output import make_folder_of, require_file, write_atomic
 

@@ -24,7 +24,8 @@ import numpy as np
 
 from plq.errors import UserError
 from plq.runtime.fields import from_json, to_json
-from plq.runtime.nodes import MAX_ELEMENTS, NODES, Node, Normalize, Product, Tensors, Value
+from plq.runtime.node import MAX_ELEMENTS, Node, Tensors, Value
+from plq.runtime.nodes import NODES, Normalize, Product
 
 IMAGE = "image"
 MAX_SIDE, MAX_CHANNELS, MAX_NODES = 4096, 1024, 10_000

@@ -1,29 +1,31 @@
-"""Walks through a jaxpr: what is known is computed, what depends on the images becomes nodes."""
+"""Walks through a jaxpr, into the programs inside it, and hands each step and each operation to a visitor."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
-from plq.layers.opaque import step_p
-from plq.runtime.builder import Builder, Symbol
-from plq.runtime.primitives import PRIMITIVES
-from plq.runtime.steps import QuantizedKernel, take_step
-
-UNCHANGED = {"copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision", "sharding_constraint"}
+from plq.layers.opaque import Step, step_p
 
 
-def evaluate(
-    builder: Builder, closed: ClosedJaxpr, arguments: Sequence[Any], path_of: Callable[[Any], str], outer: str = ""
-) -> list[Any]:
-    """The results of a jaxpr, each known (an array) or a `Symbol`.
+class Visitor(Protocol):
+    """What is done on the way. ``path``: of the module that the operation at hand belongs to."""
 
-    Args:
-        arguments: likewise. path_of: the path of the module that an equation belongs to; empty: that is ``outer``.
-    Raises UserError for an operation for which there is no node.
-    """
+    path: str
+
+    def step(self, step: Step, values: list[Any]) -> Any:
+        """The result of a step that the trace kept whole."""
+
+    def operation(self, equation: Any, values: list[Any]) -> list[Any]:
+        """The results of one of JAX's primitives."""
+
+    def scanned(self, value: Any, index: int) -> Any:
+        """What an iteration of a scan sees of a value that is scanned."""
+
+
+def evaluate(visitor: Visitor, closed: ClosedJaxpr, arguments: Sequence[Any], outer: str = "") -> list[Any]:
+    """The results of a jaxpr. ``outer``: the path of equations that belong to no module."""
     jaxpr: Jaxpr = closed.jaxpr
     known: dict[Var, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known |= dict(zip(jaxpr.invars, arguments, strict=True))
@@ -31,10 +33,16 @@ def evaluate(
     needed = _needed(jaxpr)
     for index, equation in enumerate(jaxpr.eqns):
         if index in needed:
-            builder.path = path_of(equation) or outer
-            results = _apply(builder, equation, [read(atom) for atom in equation.invars], path_of)
+            visitor.path = _path_of(equation) or outer
+            results = _apply(visitor, equation, [read(atom) for atom in equation.invars])
             known |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def computed(equation: Any, values: list[Any]) -> list[Any]:
+    """The results of an operation, by JAX."""
+    results = equation.primitive.bind(*values, **equation.params)
+    return list(results) if equation.primitive.multiple_results else [results]
 
 
 def _needed(jaxpr: Jaxpr) -> set[int]:
@@ -49,33 +57,22 @@ def _needed(jaxpr: Jaxpr) -> set[int]:
     return needed
 
 
-def _apply(builder: Builder, equation: Any, values: list[Any], path_of: Callable[[Any], str]) -> list[Any]:
-    primitive, params = equation.primitive, equation.params
+def _apply(visitor: Visitor, equation: Any, values: list[Any]) -> list[Any]:
+    primitive, params, path = equation.primitive, equation.params, visitor.path
     if primitive is step_p:
-        return [take_step(builder, params["step"], values)]
-    inner = _inner_jaxpr(primitive.name, params, values)
+        return [visitor.step(params["step"], values)]
+    if primitive.name == "scan" and _has_steps(params["jaxpr"]):
+        return _unrolled(visitor, params, values)
+    if primitive.name in ("scan", "while", "cond"):
+        return visitor.operation(equation, values)
+    inner = _inner_jaxpr(params)
     if inner is not None:
-        return evaluate(builder, inner, values[len(values) - len(inner.jaxpr.invars) :], path_of, builder.path)
-    if primitive.name == "scan":
-        return _unrolled(builder, params, values, path_of)
-    if not any(isinstance(value, Symbol) for value in values):
-        if primitive.name == "convert_element_type" and isinstance(values[0], QuantizedKernel):
-            return values
-        return _computed(equation, [_plain(value) for value in values])
-    if primitive.name in UNCHANGED:
-        return values
-    if primitive.name not in PRIMITIVES:
-        raise builder.fail(f"the operation {primitive.name} on what depends on the images", "one with a node")
-    result = PRIMITIVES[primitive.name](builder, equation, *values)
-    return [result]
+        return evaluate(visitor, inner, values, path)
+    return visitor.operation(equation, values)
 
 
-def _inner_jaxpr(name: str, params: dict[str, Any], values: list[Any]) -> ClosedJaxpr | None:
-    """The program inside an equation that is a call of one."""
-    if name == "cond" and not isinstance(values[0], Symbol):
-        return params["branches"][int(values[0])]
-    if name in ("scan", "while", "cond"):
-        return None
+def _inner_jaxpr(params: dict[str, Any]) -> ClosedJaxpr | None:
+    """The program inside an equation that is a call of one: of `jax.jit`, `jax.checkpoint`, custom derivatives."""
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         found = params.get(key)
         if found is not None:
@@ -83,32 +80,30 @@ def _inner_jaxpr(name: str, params: dict[str, Any], values: list[Any]) -> Closed
     return None
 
 
-def _unrolled(builder: Builder, params: dict[str, Any], values: list[Any], path_of: Callable[[Any], str]) -> list[Any]:
-    """A scan, iteration after iteration; what it stacks may not depend on the images."""
-    consts, carried = params["num_consts"], params["num_carry"]
+def _has_steps(closed: Any) -> bool:
+    jaxpr = getattr(closed, "jaxpr", closed)
+    inner = lambda equation: [p for p in equation.params.values() if isinstance(p, ClosedJaxpr | Jaxpr)]
+    return any(e.primitive is step_p or any(map(_has_steps, inner(e))) for e in jaxpr.eqns)
+
+
+def _unrolled(visitor: Visitor, params: dict[str, Any], values: list[Any]) -> list[Any]:
+    """A scan, iteration after iteration."""
+    consts, carried, path = params["num_consts"], params["num_carry"], visitor.path
     fixed, carry, scanned = values[:consts], values[consts : consts + carried], values[consts + carried :]
-    if any(isinstance(value, Symbol) for value in scanned):
-        raise builder.fail("a scan over what depends on the images", "a scan over variables")
     stacked: list[list[Any]] = []
     order = range(params["length"])
-    path = builder.path
     for index in reversed(order) if params["reverse"] else order:
-        inputs = [*fixed, *carry, *(_plain(x)[index] for x in scanned)]
-        results = evaluate(builder, params["jaxpr"], inputs, path_of, path)
+        inputs = [*fixed, *carry, *(visitor.scanned(x, index) for x in scanned)]
+        results = evaluate(visitor, params["jaxpr"], inputs, path)
         carry = results[:carried]
         stacked.append(results[carried:])
-    if params["reverse"]:
-        stacked.reverse()
-    columns = list(zip(*stacked, strict=True))
-    if any(isinstance(value, Symbol) for column in columns for value in column):
-        raise builder.fail("a scan that stacks what depends on the images", "a scan that carries it")
-    return [*carry, *(np.stack([np.asarray(_plain(value)) for value in column]) for column in columns)]
+    columns = zip(*(stacked[::-1] if params["reverse"] else stacked), strict=True)
+    return [*carry, *(jnp.stack(list(column)) for column in columns)]
 
 
-def _computed(equation: Any, values: list[Any]) -> list[Any]:
-    results = equation.primitive.bind(*values, **equation.params)
-    return list(results) if equation.primitive.multiple_results else [results]
-
-
-def _plain(value: Any) -> Any:
-    return value.real if isinstance(value, QuantizedKernel) else jax.numpy.asarray(value)
+def _path_of(equation: Any) -> str:
+    """The path of the module that an equation belongs to, by the scopes that Flax names; empty: of none."""
+    parts = [part for part in str(equation.source_info.name_stack).split("/") if part and "(" not in part]
+    if parts[:2] == ["Converted", "network"]:
+        parts = parts[1:]
+    return "/".join(part for part in parts[1:] if "." not in part and part not in ("Conv", "Dense"))

@@ -13,15 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from plq.errors import UserError
-from plq.layers.opaque import recording, step
+from plq.errors import UserError, first_line
+from plq.layers.opaque import Step, recording, step
 from plq.runtime.array_nodes import Reshape
-from plq.runtime.builder import BATCH, Builder, Symbol
+from plq.runtime.builder import Builder, Symbol
 from plq.runtime.graph import IMAGE, Graph
-from plq.runtime.interpreter import evaluate
+from plq.runtime.interpreter import computed, evaluate
 from plq.runtime.node import Value
 from plq.runtime.nodes import Activation, Normalize
+from plq.runtime.primitives import PRIMITIVES
 from plq.runtime.simplify import Simplifier
+from plq.runtime.steps import QuantizedKernel, take_step
+
+UNCHANGED = {"copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision", "sharding_constraint"}
 
 
 def lower(
@@ -41,12 +45,12 @@ def lower(
         arguments: what the network is called with beside the images.
     Raises UserError, naming the module and the operation, for what has no node.
     """
-    builder = Builder()
+    builder = _Lowering()
     builder.values[IMAGE] = Value(tuple(image_shape))
     numbers = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
     image = builder.symbol(builder.append(Normalize, "normalize", [IMAGE], **numbers))
     jaxpr = _traced(network, variables, image.shape, dict(arguments or {}))
-    (result, *others) = evaluate(builder, jaxpr, [image], _path_of)
+    (result, *others) = evaluate(builder, jaxpr, [image])
     if others or not isinstance(result, Symbol) or result.batch:
         found = f"{1 + len(others)} results" if others else "a result that does not have one row per image"
         raise UserError(f"{type(network).__name__}: found {found}, allowed one array [batch, ..., classes]")
@@ -69,20 +73,16 @@ def _output(builder: Builder, result: Symbol) -> str:
 
 def _traced(network: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ...], arguments: dict[str, Any]) -> Any:
     """The jaxpr of a network for float32 images [BATCH, ...], with its variables as constants."""
-    def run(images: Any) -> Any:
-        with nn.intercept_methods(_whole_batch_norms):
-            return network.apply(variables, images, **arguments)
-
-    with recording():
+    run = lambda images: network.apply(variables, images, **arguments)
+    with recording(lowering=True), nn.intercept_methods(_whole_batch_norms):
         try:
             return jax.make_jaxpr(run)(jax.ShapeDtypeStruct(shape, jnp.float32))
         except NotImplementedError as error:
-            if "plq_step" not in str(error):
-                raise
-            raise UserError(f"{type(network).__name__}: found jax.vmap around a quantized layer, allowed none") from error
+            found = "found jax.vmap around a low-precision layer, allowed none"
+            raise UserError(f"{type(network).__name__}: {found} ({first_line(error)})") from error
         except (FlaxError, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{type(network).__name__}: cannot be traced with these variables ({reason})") from error
+            found = f"cannot be traced with these variables ({first_line(error)})"
+            raise UserError(f"{type(network).__name__}: {found}") from error
 
 
 def _whole_batch_norms(next_function: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -101,10 +101,28 @@ def _is_plain(module: Any, args: Any, output: Any) -> bool:
     return last and running and output.dtype == np.float32
 
 
-def _path_of(equation: Any) -> str:
-    """The path of the module that an equation belongs to, by the scopes that Flax names."""
-    parts = str(equation.source_info.name_stack).split("/")
-    parts = [part for part in parts if part and "(" not in part]
-    if parts[:2] == ["Converted", "network"]:
-        parts = parts[1:]
-    return "/".join(part for part in parts[1:] if "." not in part and part not in ("Conv", "Dense"))
+class _Lowering(Builder):
+    """The visitor of a trace: what is known is computed, what depends on the images becomes nodes."""
+
+    def step(self, step: Step, values: list[Any]) -> Any:
+        return take_step(self, step, values)
+
+    def operation(self, equation: Any, values: list[Any]) -> list[Any]:
+        name = equation.primitive.name
+        if not any(isinstance(value, Symbol) for value in values):
+            kernel = name == "convert_element_type" and isinstance(values[0], QuantizedKernel)
+            return values if kernel else computed(equation, [_plain(value) for value in values])
+        if name in UNCHANGED:
+            return values
+        if name not in PRIMITIVES:
+            raise self.fail(f"the operation {name} on what depends on the images", "one with a node")
+        return [PRIMITIVES[name](self, equation, *values)]
+
+    def scanned(self, value: Any, index: int) -> Any:
+        if isinstance(value, Symbol):
+            raise self.fail("a scan over what depends on the images", "a scan over variables")
+        return _plain(value)[index]
+
+
+def _plain(value: Any) -> Any:
+    return value.real if isinstance(value, QuantizedKernel) else jnp.asarray(value)

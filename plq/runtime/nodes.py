@@ -1,7 +1,7 @@
 """What a frozen network is made of: one class per operation, with its fields, tensors, and the shape it gives.
 
-Shapes are without the batch axis: images are [height, width, channels], vectors [channels]. Here are the layers of image
-networks; `plq.runtime.array_nodes` has what else JAX does with arrays.
+Shapes are without the batch axis: images are [height, width, channels], vectors [channels]. Here are the layers of
+image networks; `plq.runtime.array_nodes` has what else JAX does with arrays.
 """
 
 import abc
@@ -14,7 +14,7 @@ import numpy as np
 
 from plq.runtime.array_nodes import ARRAY_NODES
 from plq.runtime.grid import Grid
-from plq.runtime.node import MAX_ELEMENTS, MAX_SIZE, Node, Pads, Pair, Shape, Tensors, Value
+from plq.runtime.node import Node, Pads, Pair, Shape, Tensors, Value
 
 LARGEST, SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)  # normal, not subnormal
 NONLINEARITIES = ("identity", "relu", "clip", "abs", "abs_clip", "hard_swish")

@@ -136,7 +136,7 @@ def select(builder: Builder, equation: Any, which: Any, no: Any, *yes: Any) -> S
     if len(yes) != 1:
         raise builder.fail("a choice among other than two", "two")
     values = [which, no, yes[0]]
-    like = next(value for value in values if isinstance(value, Symbol) and value.shape == equation.outvars[0].aval.shape)
+    like = max((value for value in values if isinstance(value, Symbol)), key=lambda value: math.prod(value.shape))
     inputs = [v if isinstance(v, Symbol) else constant_value(builder, known(v), like) for v in values]
     return builder.symbol(builder.append(nodes.Select, "select", [builder.name_of(value) for value in inputs]))
 
@@ -144,7 +144,7 @@ def select(builder: Builder, equation: Any, which: Any, no: Any, *yes: Any) -> S
 def converted(builder: Builder, equation: Any, x: Symbol) -> Symbol:
     """Between float32 and truth values, which are 0 and 1 here."""
     before, after = (np.dtype(atom.aval.dtype) for atom in (equation.invars[0], equation.outvars[0]))
-    if {before, after} <= {np.dtype(np.float32), np.dtype(bool)} and not (before != after and after == bool):
+    if before == after or (before, after) == (np.dtype(bool), np.dtype(np.float32)):
         return x
     raise builder.fail(f"a conversion from {before} to {after}", "float32 throughout (dtype=jnp.float32)")
 
@@ -219,7 +219,9 @@ def sliced(builder: Builder, x: Symbol, starts: Sequence[int], stops: Sequence[i
 
 def static_slice(builder: Builder, equation: Any, x: Symbol) -> Symbol:
     params = equation.params
-    return sliced(builder, x, params["start_indices"], params["limit_indices"], params["strides"] or (1,) * len(x.shape))
+    return sliced(
+        builder, x, params["start_indices"], params["limit_indices"], params["strides"] or (1,) * len(x.shape)
+    )
 
 
 def dynamic_slice(builder: Builder, equation: Any, x: Any, *starts: Any) -> Symbol:
@@ -285,7 +287,10 @@ def window(function: str) -> Rule:
 PRIMITIVES: dict[str, Rule] = {
     **{name: mapped(function) for name, function in FUNCTIONS.items()},
     **{name: arithmetic(function) for name, function in ARITHMETIC.items()},
-    **{f"reduce_{name}": reduced(f) for name, f in (("sum", "sum"), ("max", "max"), ("min", "min"), ("prod", "product"))},
+    **{
+        f"reduce_{name}": reduced(f)
+        for name, f in (("sum", "sum"), ("max", "max"), ("min", "min"), ("prod", "product"))
+    },
     **{f"reduce_window_{function}": window(function) for function in ("sum", "max", "min")},
     "neg": negated,
     "not": inverted,

@@ -21,7 +21,8 @@ def conv(builder: Builder, equation: Any, x: Any, kernel: Any) -> Symbol:
     last = (0, rank - 1, *range(1, rank - 1))
     if rank not in (3, 4) or params["batch_group_count"] != 1:
         raise builder.fail(f"a convolution with {rank - 2} spatial axes", "1 or 2")
-    if numbers.lhs_spec != last or numbers.out_spec != last or numbers.rhs_spec != (rank - 1, rank - 2, *range(rank - 2)):
+    kernel_last = (rank - 1, rank - 2, *range(rank - 2))
+    if (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) != (last, kernel_last, last):
         raise builder.fail("a convolution with other dimension_numbers", "channels last (NHWC, HWIO)")
     given = kernel if isinstance(kernel, QuantizedKernel) else QuantizedKernel("", np.asarray(kernel))
     given = given.reshaped((1,) * (4 - rank) + given.real.shape)
@@ -54,7 +55,7 @@ def _spread(builder: Builder, x: Symbol, padding: Any, between: Any) -> tuple[Sy
 
 
 def dot_general(builder: Builder, equation: Any, a: Any, b: Any) -> Symbol:
-    """A product over any axes: of a value with known numbers a `Dense` layer or a 1x1 `Conv`, of two values a `MatMul`."""
+    """A product over any axes: with known numbers a `Dense` layer or a 1x1 `Conv`, of two values a `MatMul`."""
     (contract_a, contract_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
     if isinstance(a, Symbol) and isinstance(b, Symbol):
         return _matmul(builder, a, b, (contract_a, contract_b), (batch_a, batch_b))
@@ -122,7 +123,7 @@ def _four(fields: dict[str, Any]) -> dict[str, Any]:
 def _shaped(
     builder: Builder, y: Symbol, lengths: list[int], columns: list[int], first: bool, before: list[bool]
 ) -> Symbol:
-    """The product in the shape that JAX gives it: [kept..., columns...], or with the columns first, batch axis inside."""
+    """The product in the shape that JAX gives it: [kept..., columns...], or columns first, the batch axis inside."""
     wide = (*lengths, *columns)
     if y.inner != wide and wide:
         y = builder.on(y, nodes.Reshape, "shaped", shape=wide)

@@ -12,7 +12,8 @@ import numpy as np
 
 from plq.runtime import array_nodes as nodes
 from plq.runtime.builder import Builder
-from plq.runtime.nodes import Activation, Affine, Flatten, GlobalMean, MaxPool, MaxPool2x2, Node
+from plq.runtime.node import Node
+from plq.runtime.nodes import Activation, Affine, Flatten, GlobalMean, MaxPool, MaxPool2x2
 
 AFFINE = ("add", "subtract", "multiply", "divide")
 
@@ -145,7 +146,11 @@ def _reshape(graph: Simplifier, node: Node) -> None:
     if isinstance(source, nodes.Reshape):
         graph.replace(dataclasses.replace(node, inputs=source.inputs))
     node = graph.nodes[node.name]
-    if isinstance(node, nodes.Reshape) and graph.values[node.inputs[0]].shape == node.shape and node.name != graph.output:
+    if (
+        isinstance(node, nodes.Reshape)
+        and graph.values[node.inputs[0]].shape == node.shape
+        and node.name != graph.output
+    ):
         graph.read_instead(node.name, node.inputs[0])
 
 

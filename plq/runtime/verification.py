@@ -22,8 +22,10 @@ import numpy as np
 from jax import Array
 
 from plq.data.augment import normalize
-from plq.layers.activation import Activation as ActivationLayer
+from plq.layers.opaque import Step, recording
+from plq.runtime.builder import free_name
 from plq.runtime.frozen import FrozenModel
+from plq.runtime.interpreter import computed, evaluate
 from plq.runtime.nodes import Activation
 
 TIE = 2.0**-14
@@ -59,25 +61,40 @@ class Reference:
     std: tuple[float, ...]
 
     def results(self, images: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Logits, and what each activation gives, by its path."""
+        """Logits, and what each activation gives, by its path; of one that is called again path_2, path_3, ..."""
         return jax.device_get(self._results(self.variables, images))
 
     @cached_property
     def _results(self):
         def compute(variables: dict[str, Any], images: Array) -> tuple[Any, dict[str, Array]]:
-            seen: dict[str, Array] = {}
-
-            def watch(next_function, args, kwargs, context):
-                output = next_function(*args, **kwargs)
-                if isinstance(context.module, ActivationLayer) and context.method_name == "__call__":
-                    seen["/".join(context.module.path)] = output
-                return output
-
-            with nn.intercept_methods(watch):
-                logits = self.network.apply(variables, normalize(images, self.mean, self.std))
-            return logits, seen
+            with recording():
+                run = lambda variables, images: self.network.apply(variables, normalize(images, self.mean, self.std))
+                traced = jax.make_jaxpr(run)(variables, images)
+            watcher = _Watcher()
+            (logits,) = evaluate(watcher, traced, jax.tree.leaves((variables, images)))
+            return logits, watcher.seen
 
         return jax.jit(compute)
+
+
+class _Watcher:
+    """The visitor of a trace that computes everything, and keeps what activations give."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.seen: dict[str, Array] = {}
+
+    def step(self, step: Step, values: list[Any]) -> Any:
+        result = step.function(*jax.tree.unflatten(step.tree, values))
+        if step.kind == "activation":
+            self.seen[free_name(step.path, self.seen)] = result
+        return result
+
+    def operation(self, equation: Any, values: list[Any]) -> list[Any]:
+        return computed(equation, values)
+
+    def scanned(self, value: Any, index: int) -> Any:
+        return value[index]
 
 
 def changed_by_last_bits(classes_with: Callable[[Any], np.ndarray], variables: Any, classes: np.ndarray) -> int:

@@ -50,7 +50,7 @@ class Compiled:
         if images.shape[1:] != graph.image_shape or images.dtype != np.uint8:
             raise UserError(f"images: found {images.dtype} {list(images.shape)}, allowed uint8 [n, *image_shape]")
         images = np.ascontiguousarray(images)
-        logits = np.empty((len(images), graph.values[graph.output].shape[0]), np.float32)
+        logits = np.empty((len(images), *graph.output_shape), np.float32)
         workspace = np.empty(self.source.workspace, np.uint8)
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (images, logits, workspace)]
         getattr(self.library, f"{self.source.name}_predict_batch")(

@@ -8,7 +8,8 @@ import numpy as np
 
 from plq.exporters.c.families import DEPTHWISE, LUT, REAL, TABLE, WIDE
 from plq.exporters.c.plan import SIZES, Store
-from plq.runtime.nodes import Conv, Product, Shape
+from plq.runtime.node import Shape
+from plq.runtime.nodes import Conv, Product
 
 BLOCK = 16  # features
 BEHIND = {LUT: 48}  # bytes behind the cells of a line that kernels read as well

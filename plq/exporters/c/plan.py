@@ -1,8 +1,8 @@
 """A graph as stages: what is computed in one go, and how its result is stored.
 
-A stage is a product, or the elements of a value, with all that follows it element by element; or pooling, a mean, a
-shortcut without a convolution. Pooling in front of a rounding that rises is taken behind it: the largest code is the
-code of the largest number. `Flatten` is no stage: its result is its input under another name.
+A stage is a product, or the elements of a value, with all that follows it element by element; or any other node by
+itself. Pooling in front of a rounding that rises is taken behind it: the largest code is the code of the largest
+number. `Flatten` and `Reshape` are no stages: their result is their input under another name.
 """
 
 import dataclasses
@@ -11,21 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
+from plq.runtime.array_nodes import ARRAY_NODES, Reshape
 from plq.runtime.graph import IMAGE, Graph
-from plq.runtime.nodes import (
-    Activation,
-    Add,
-    Affine,
-    Flatten,
-    GlobalMean,
-    MaxPool,
-    MaxPool2x2,
-    Node,
-    Normalize,
-    Product,
-    Shape,
-    Value,
-)  # fmt: skip
+from plq.runtime.node import Node, Shape, Value
+from plq.runtime.nodes import Activation, Add, Affine, Flatten, GlobalMean, MaxPool, MaxPool2x2, Normalize, Product
 
 PIXELS, BYTES, INTEGERS, REALS = "pixels", "bytes", "integers", "reals"
 SIZES = {PIXELS: 1, BYTES: 1, INTEGERS: 4, REALS: 4}
@@ -80,11 +69,12 @@ class Stage:
     input: str
     steps: tuple[Step, ...]
     output: str
+    also: tuple[str, ...] = ()  # what a node of several inputs reads beside ``input``
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The values that must be there."""
-        return (self.input, *(step.other for step in self.steps if step.other))
+        return (self.input, *self.also, *(step.other for step in self.steps if step.other))
 
 
 class Plan:
@@ -122,7 +112,7 @@ class Plan:
         """The stages that begin with a node, each with the place at which it runs."""
         if isinstance(node, Normalize):
             return self._image(node)
-        if isinstance(node, Flatten):
+        if isinstance(node, Flatten | Reshape):
             self.alias[node.name] = node.inputs[0]
             self.stores[node.name] = dataclasses.replace(
                 self.stores[self.root(node.inputs[0])], shape=self.graph.values[node.name].shape
@@ -132,6 +122,8 @@ class Plan:
             return self._grow(None, node.inputs[0], node)
         if isinstance(node, Product):
             return self._grow(node, node.inputs[0], node)
+        if isinstance(node, ARRAY_NODES):
+            return self._array(node)
         return [self._put(node, node.inputs[0], (), node.name, self.graph.values[node.name])]
 
     def _image(self, node: Normalize) -> list[tuple[int, Stage]]:
@@ -143,6 +135,26 @@ class Plan:
             self.alias[node.name] = IMAGE
             return []
         return [self._put(None, IMAGE, (), node.name, Value(shape))]
+
+    def _array(self, node: Node) -> list[tuple[int, Stage]]:
+        """A node of `plq.runtime.array_nodes`; where it gives real numbers, what it reads is brought to these first."""
+        place, value, found, inputs = (
+            self._place[node.name],
+            self.graph.values[node.name],
+            list[tuple[int, Stage]](),
+            [],
+        )
+        for name in node.inputs:
+            root = self.root(name)
+            if value.grid is None and self.stores[root].kind != REALS:
+                real = f"{name}:real"
+                if real not in self.stores:
+                    self.stores[real] = Store(REALS, self.graph.values[name].shape)
+                    found.append((place, Stage(None, root, (), real)))
+                root = real
+            inputs.append(root)
+        self.stores[node.name] = stored(value)
+        return [*found, (place, Stage(node, inputs[0], (), node.name, tuple(inputs[1:])))]
 
     def _grow(self, product: Product | None, given: str, node: Node) -> list[tuple[int, Stage]]:
         """A stage with all that can be taken in one go behind its first node, and pooling behind that."""
@@ -200,7 +212,8 @@ class Plan:
     def _rooted(self, stage: Stage) -> Stage:
         """The stage with the names under which what it reads is stored."""
         steps = tuple(dataclasses.replace(step, other=self.root(step.other)) for step in stage.steps)
-        return dataclasses.replace(stage, input=self.root(stage.input), steps=steps)
+        also = tuple(map(self.root, stage.also))
+        return dataclasses.replace(stage, input=self.root(stage.input), steps=steps, also=also)
 
 
 def window_of(node: MaxPool2x2 | MaxPool) -> tuple[int, int, int, int]:

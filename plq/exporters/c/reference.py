@@ -5,11 +5,14 @@ from typing import cast
 import numpy as np
 
 from plq.exporters.c import chain
+from plq.exporters.c.array_reference import compute
 from plq.exporters.c.families import REAL, integers_of
 from plq.exporters.c.geometry import convolution_of, taps_of
 from plq.exporters.c.plan import PIXELS, REALS, Plan, Stage, window_of
 from plq.exporters.c.product import Ready, kernel4, ready
+from plq.runtime.array_nodes import ARRAY_NODES, ArithmeticConstant
 from plq.runtime.graph import IMAGE, Graph
+from plq.runtime.node import Node
 from plq.runtime.nodes import GlobalMean, Normalize, Product, ZeroPadShortcut
 
 Float = np.float32
@@ -32,7 +35,7 @@ class Reference:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """float32 [batch, classes]."""
-        return self.run(images)[self.plan.output].reshape(len(images), -1)
+        return self.run(images)[self.plan.output].reshape(len(images), *self.graph.output_shape)
 
     def _real(self, name: str, values: dict[str, np.ndarray]) -> np.ndarray:
         store, x = self.plan.stores[name], values[name]
@@ -47,8 +50,12 @@ class Reference:
             y = self._product(stage, values)
         elif node is None:
             y = self._real(stage.input, values)
+            if stage.steps:
+                y = y.reshape(len(y), *self.graph.values[stage.steps[0].node.inputs[0]].shape)
         elif isinstance(node, GlobalMean):
             return self._mean(self._real(stage.input, values))
+        elif isinstance(node, ARRAY_NODES):
+            return self._array(node, [values[name] for name in (stage.input, *stage.also)])
         elif isinstance(node, ZeroPadShortcut):
             pad = (node.channels - x.shape[-1]) // 2
             return np.pad(
@@ -60,6 +67,13 @@ class Reference:
         others = {name: other.reshape(y.shape) for name, other in others.items()}
         y = chain.apply(self.graph, stage.steps, y, others)
         return y.astype(np.int64) if self.plan.stores[stage.output].kind not in (REALS,) else y
+
+    def _array(self, node: Node, inputs: list[np.ndarray]) -> np.ndarray:
+        """Of values in the shapes that the node reads, which a `Reshape` before it may have changed."""
+        shapes = [self.graph.values[name].shape for name in node.inputs]
+        given = [x.reshape(len(x), *shape) for x, shape in zip(inputs, shapes, strict=True)]
+        constant = self.graph.tensors[node.tensor("constant")] if isinstance(node, ArithmeticConstant) else None
+        return compute(node, given, constant)
 
     def _mean(self, x: np.ndarray) -> np.ndarray:
         pixels = x.reshape(len(x), -1, x.shape[-1])

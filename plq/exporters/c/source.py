@@ -9,6 +9,7 @@ from importlib import resources
 
 import numpy as np
 
+from plq.exporters.c.arrays import array_stage
 from plq.exporters.c.chain import c_float
 from plq.exporters.c.constants import Constants
 from plq.exporters.c.driver import Driver
@@ -17,6 +18,7 @@ from plq.exporters.c.memory import ALIGNMENT, Buffer, place
 from plq.exporters.c.plan import BYTES, INTEGERS, PIXELS, REALS, Plan, Stage, window_of
 from plq.exporters.c.product import Ready, ready
 from plq.exporters.c.templates import BATCH, PREDICT, SWITCHES
+from plq.runtime.array_nodes import ARRAY_NODES
 from plq.runtime.graph import IMAGE, Graph
 from plq.runtime.nodes import GlobalMean, MaxPool, MaxPool2x2, Product, ZeroPadShortcut
 
@@ -45,6 +47,7 @@ class Source:
         self.graph, self.name, self.plan = graph, name, Plan(graph)
         self.constants = Constants(self.plan)
         self.rows: list[Row] = []
+        self.uses_arrays = False
         self._scratch: dict[int, int] = {}
         self.ready = {s.output: ready(self.plan, s) for s in self.plan.stages if isinstance(s.node, Product)}
         self.halved = {stage.input: stage.output for stage in self.plan.stages if self._is_on_sums(stage)}
@@ -74,6 +77,9 @@ class Source:
             return self._elements(index, stage)
         if isinstance(stage.node, GlobalMean):
             return self._mean(stage)
+        if isinstance(stage.node, ARRAY_NODES):
+            self.uses_arrays = True
+            return array_stage(self.constants, index, stage)
         out, given = self.plan.stores[stage.output], self.plan.stores[stage.input]
         kind = self.constants.type(stage.output)
         both = f"{{{stage.input}|const {kind}}}, {{{stage.output}|{kind}}}"
@@ -148,7 +154,8 @@ class Source:
 
     def _whole(self, calls: list[str]) -> str:
         used = {row.family for row in self.rows}
-        kernels = [*ALWAYS, *(f"{family}.c" for family in FAMILIES if family in used)]
+        arrays = ["functions.c"] if self.uses_arrays else []
+        kernels = [*ALWAYS, *arrays, *(f"{family}.c" for family in FAMILIES if family in used)]
         body = []
         for index, (stage, call) in enumerate(zip(self.plan.stages, calls, strict=True)):
             if call:

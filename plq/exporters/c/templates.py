@@ -1,13 +1,18 @@
 """What is the same in every export, but for names and sizes."""
 
+import math
+
 from plq.runtime.graph import Graph
 
 
 def header(graph: Graph, name: str, workspace: int) -> str:
     """The text of NAME.h."""
     height, width, channels = graph.image_shape
-    classes = graph.values[graph.output].shape[0]
-    sizes = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "CLASSES": classes, "WORKSPACE_BYTES": workspace}
+    shape = graph.output_shape
+    sizes = {
+        "HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "CLASSES": shape[-1], "LOGITS": math.prod(shape),
+        "WORKSPACE_BYTES": workspace,
+    }  # fmt: skip
     defines = "\n".join(f"#define {name}_{field} {value}" for field, value in sizes.items())
     return HEADER.replace("DEFINES", defines).replace("NAME", name)
 
@@ -25,8 +30,8 @@ DEFINES
 extern "C" {
 #endif
 
-/* Logits of one image, [height][width][channels], red first. Works in `workspace`, NAME_WORKSPACE_BYTES of any
-   alignment, and keeps nothing there. */
+/* Logits of one image, [height][width][channels], red first: NAME_LOGITS numbers, the classes fastest. Works in
+   `workspace`, NAME_WORKSPACE_BYTES of any alignment, and keeps nothing there. */
 void NAME_predict(const uint8_t *images, float *logits, void *workspace);
 
 /* The same for `count` images one after the other. With OpenMP `threads` of them at once; the workspace is then as many
@@ -78,7 +83,7 @@ void NAME_predict_batch(const uint8_t *images, float *logits, size_t count, void
 #ifdef _OPENMP
         own += (size_t)omp_get_thread_num() * NAME_WORKSPACE_BYTES;
 #endif
-        NAME_predict(images + (size_t)i * (NAME_HEIGHT * NAME_WIDTH * NAME_CHANNELS), logits + i * NAME_CLASSES, own);
+        NAME_predict(images + (size_t)i * (NAME_HEIGHT * NAME_WIDTH * NAME_CHANNELS), logits + i * NAME_LOGITS, own);
     }
 }
 """
