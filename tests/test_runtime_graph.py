@@ -123,7 +123,7 @@ def test_what_cannot_be_written_down_is_refused_by_name():
 
 
 @pytest.mark.parametrize(("after", "message"), [
-    (lambda y: jnp.sort(y), "layer: found the operation sort on what depends on the images, allowed one with a node"),
+    (lambda y: jnp.sort(y), "network: found the operation sort on what depends on the images, allowed one with a node"),
     (lambda y: y.astype(jnp.bfloat16), "found a conversion from float32 to bfloat16, allowed float32 throughout"),
     (lambda y: y - y.mean(0, keepdims=True), "found a sum over the images of a batch, allowed axes of one image"),
     (lambda y: y.reshape(-1, 2), "found a reshape of .2, 8, 8, 2. to .128, 2., allowed one that keeps the axis of the"),
@@ -193,7 +193,7 @@ WRONG = {
     "act name": (lambda g: replaced(g, "conv1/act", nonlinearity="rleu"), "'rleu' is unknown; did you mean relu"),
     "act rounding": (lambda g: replaced(g, "conv1/act", rounding="up"), "rounding 'up' is unknown"),
     "float with scale": (lambda g: replaced(g, "conv1/act", grid=None), "without a grid"),
-    "missing": (lambda g: dataclasses.replace(g, tensors={}), "'conv0/bias/scale': missing"),
+    "missing": (lambda g: dataclasses.replace(g, tensors={}), "'conv0/conv/add/scale': missing"),
     "extra": (lambda g: changed(g, "x", y=np.ones(1)), "tensor 'x/y': belongs to no node"),
     "dtype": (lambda g: changed(g, "conv1/norm", scale=np.ones(3)), "found float64, allowed float32"),
     "nan": (lambda g: changed(g, "conv1/norm", scale=np.full(1, np.nan, np.float32)), "not finite"),
@@ -204,7 +204,7 @@ WRONG = {
     ),
     "on a grid": (
         lambda g: dataclasses.replace(g, nodes=(*g.nodes, Activation("a", (g.output,), "relu", Grid(2), 1.0))),
-        "is the last one, found shape .10. on a grid",
+        "is the last one, found values on a grid",
     ),
     "window": (
         lambda g: dataclasses.replace(g, nodes=(*g.nodes, MaxPool("a", (g.output,), 2, 2, ((0, 0), (0, 0))))),

@@ -185,7 +185,11 @@ def window(to: Translator, node: nodes.Window) -> None:
     if rank < 2 or (node.sizes[-1], node.strides[-1]) != (1, 1):
         raise node.fail(f"a window {list(node.sizes)}", "windows that do not span channels, in ONNX")
     front, back = ([0, rank, *range(1, rank)], [0, *range(2, rank + 1), 1]) if rank != 3 else ([], [])
-    shape = {"kernel_shape": node.sizes[:-1], "strides": node.strides[:-1], "pads": [*node.low[:-1], *node.high[:-1]]}
+    shape: dict[str, Any] = {
+        "kernel_shape": node.sizes[:-1],
+        "strides": node.strides[:-1],
+        "pads": [*node.low[:-1], *node.high[:-1]],
+    }
 
     def pooled(x: str, zero: Any) -> str:
         x = to.writer.add("Transpose", [x], f"{node.name}/front", perm=front) if front else x

@@ -104,6 +104,6 @@ def _unrolled(visitor: Visitor, params: dict[str, Any], values: list[Any]) -> li
 def _path_of(equation: Any) -> str:
     """The path of the module that an equation belongs to, by the scopes that Flax names; empty: of none."""
     parts = [part for part in str(equation.source_info.name_stack).split("/") if part and "(" not in part]
-    if parts[:2] == ["Converted", "network"]:
+    if parts[1:2] == ["network"]:  # of `plq.layers.convert.Converted`
         parts = parts[1:]
     return "/".join(part for part in parts[1:] if "." not in part and part not in ("Conv", "Dense"))

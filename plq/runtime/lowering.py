@@ -47,7 +47,7 @@ def lower(
     """
     builder = _Lowering()
     builder.values[IMAGE] = Value(tuple(image_shape))
-    numbers = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
+    numbers: dict[str, Any] = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
     image = builder.symbol(builder.append(Normalize, "normalize", [IMAGE], **numbers))
     jaxpr = _traced(network, variables, image.shape, dict(arguments or {}))
     (result, *others) = evaluate(builder, jaxpr, [image])
@@ -55,7 +55,7 @@ def lower(
         found = f"{1 + len(others)} results" if others else "a result that does not have one row per image"
         raise UserError(f"{type(network).__name__}: found {found}, allowed one array [batch, ..., classes]")
     nodes, tensors = Simplifier(builder, _output(builder, result)).run()
-    graph = Graph(tuple(image_shape), nodes, tensors)
+    graph = Graph(image_shape, nodes, tensors)
     graph.check()
     return graph
 

@@ -287,20 +287,7 @@ def windows(node: Node, size: Sequence[int], spans: Sequence[int], strides: Sequ
     return tuple(room // stride + 1 for room, stride in zip(rooms, strides, strict=True))
 
 
-NODES: dict[str, type[Node]] = {
-    kind.op: kind
-    for kind in (
-        Normalize,
-        Conv,
-        Dense,
-        Affine,
-        Add,
-        Activation,
-        MaxPool2x2,
-        MaxPool,
-        GlobalMean,
-        Flatten,
-        ZeroPadShortcut,
-        *ARRAY_NODES,
-    )
-}
+IMAGE_NODES: tuple[type[Node], ...] = (
+    Normalize, Conv, Dense, Affine, Add, Activation, MaxPool2x2, MaxPool, GlobalMean, Flatten, ZeroPadShortcut,
+)  # fmt: skip
+NODES: dict[str, type[Node]] = {kind.op: kind for kind in (*IMAGE_NODES, *ARRAY_NODES)}

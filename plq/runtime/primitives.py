@@ -59,9 +59,9 @@ def both(builder: Builder, function: str, a: Symbol, b: Symbol) -> Symbol:
     return builder.symbol(builder.append(nodes.Arithmetic, function, inputs, function=function))
 
 
-def with_constant(builder: Builder, function: str, x: Symbol, constant: np.ndarray, first: bool) -> Symbol:
+def with_constant(builder: Builder, function: str, x: Symbol, constant: Any, first: bool) -> Symbol:
     """A function of a value and of numbers that are the same for all images."""
-    constant = per_image(builder, constant, x)
+    constant = per_image(builder, np.asarray(constant), x)
     everywhere = constant.reshape(-1)[0] if constant.size == 1 else None
     if (function, everywhere) in (("maximum", -np.inf), ("minimum", np.inf)):
         return x

@@ -74,6 +74,7 @@ def _weighted(builder: Builder, x: Symbol, weights: Any, axes: Any, others: Any,
     kept = [axis for axis in range(len(x.shape)) if axis not in axes and axis != x.batch]
     free = [axis for axis in range(given.real.ndim) if axis not in others]
     lengths, columns = [x.shape[axis] for axis in kept], [given.real.shape[axis] for axis in free]
+    before = sum(axis < x.batch for axis in kept)
     x = _moved(builder, x, [*kept, *axes])
     matrix = _matrix(builder, given, [*others, *free], math.prod(columns))
     x = _as_rows(builder, x, len(kept), len(axes))
@@ -83,7 +84,7 @@ def _weighted(builder: Builder, x: Symbol, weights: Any, axes: Any, others: Any,
         y = builder.append(Conv, "dense", [x.name], path=given.path, kernel_size=(1, 1), **_four(fields))
     else:
         y = builder.append(Dense, "dense", [x.name], path=given.path, **fields)
-    return _shaped(builder, builder.symbol(y), lengths, columns, first, [axis < x.batch for axis in kept])
+    return _shaped(builder, builder.symbol(y), lengths, columns, first, before)
 
 
 def _moved(builder: Builder, x: Symbol, order: list[int]) -> Symbol:
@@ -116,18 +117,20 @@ def _matrix(builder: Builder, given: QuantizedKernel, order: list[int], columns:
 
 def _four(fields: dict[str, Any]) -> dict[str, Any]:
     """The tensors of a dense layer as those of a 1x1 convolution."""
-    reshaped = {role: fields[role].reshape(1, 1, *fields[role].shape) for role in ("kernel", "scale") if role in fields}
+    roles = [role for role in ("kernel", "scale") if role in fields]
+    reshaped: dict[str, Any] = {role: fields[role].reshape(1, 1, *fields[role].shape) for role in roles}
     return {**fields, **reshaped}
 
 
-def _shaped(
-    builder: Builder, y: Symbol, lengths: list[int], columns: list[int], first: bool, before: list[bool]
-) -> Symbol:
-    """The product in the shape that JAX gives it: [kept..., columns...], or columns first, the batch axis inside."""
+def _shaped(builder: Builder, y: Symbol, lengths: list[int], columns: list[int], first: bool, before: int) -> Symbol:
+    """The product in the shape that JAX gives it: [kept..., columns...], or with the columns first.
+
+    ``before``: how many of the kept axes are in front of the batch axis.
+    """
     wide = (*lengths, *columns)
     if y.inner != wide and wide:
         y = builder.on(y, nodes.Reshape, "shaped", shape=wide)
-    place = sum(before)
+    place = before
     if not first and columns:
         count = len(columns)
         order = (*range(len(lengths), len(wide)), *range(len(lengths)))

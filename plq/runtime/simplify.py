@@ -32,7 +32,7 @@ class Simplifier:
         for rule in RULES:
             self._each(rule)
         self._drop_unread()
-        tensors = {}
+        tensors: dict[str, np.ndarray] = {}
         for node in self.nodes.values():
             for role, dtype in node.roles().items():
                 tensors[node.tensor(role)] = np.array(self.tensors[node.tensor(role)], dtype, order="C")
@@ -166,7 +166,7 @@ def _relu(graph: Simplifier, node: Node) -> None:
     source = graph.only_source(node)
     while isinstance(source, MaxPool | MaxPool2x2):
         source = graph.only_source(source)
-    if source == Activation(source.name, source.inputs, "relu") if source else False:
+    if source is not None and source == Activation(source.name, source.inputs, "relu"):
         graph.read_instead(source.name, source.inputs[0])
 
 

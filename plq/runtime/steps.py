@@ -1,6 +1,7 @@
 """The steps that a trace keeps whole (`plq.layers.opaque`) as nodes: quantizers, batch norm, plq's own operations."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,7 @@ class QuantizedKernel:
     def reshaped(self, shape: tuple[int, ...]) -> "QuantizedKernel":
         """With axes of length 1 put in front."""
         front = (1,) * (len(shape) - self.real.ndim)
-        lead = lambda x: None if x is None else x.reshape(*front, *x.shape)
+        lead: Callable[[Any], Any] = lambda x: None if x is None else x.reshape(*front, *x.shape)
         return dataclasses.replace(self, real=lead(self.real), codes=lead(self.codes), scale=lead(self.scale))
 
 
@@ -56,7 +57,7 @@ def _kernel(builder: Builder, step: Step, kernel: Any, scales: dict[str, Any]) -
     kernel = np.asarray(kernel)
     if quantizer.bits == FLOAT_BITS:
         return QuantizedKernel(step.path, kernel)
-    found: Quantized = jax.device_get(_quantize(kernel, scales, quantizer))
+    found: Any = jax.device_get(_quantize(kernel, scales, quantizer))
     offsets, levels = np.unique(found.offset), found.levels
     if len(offsets) != 1:
         raise UserError(f"{step.path}: found {len(offsets)} offsets, allowed one for the whole kernel")
