@@ -66,6 +66,8 @@ def parse_value(name: str, text: str) -> Any:
 
 def _value(kind: Any, text: str) -> Any:
     """(0.5, 0.75) is a tuple, and so are 0.5,0.75 and, of a field with several values, 0.5 and conv,dense."""
+    if kind is dict:
+        return dict(ast.literal_eval(text.strip()))
     if kind is bool:
         return WORDS[text.lower()]
     if kind in (str, int, float):

@@ -69,7 +69,7 @@ class LowPrecision(nn.Module):
         if args[0] != "kernel" or self.weights.bits == FLOAT_BITS:
             return value
         home: Any = self.home
-        scales = _Scales(self.weights, parent=home)(value) if home else weight_scales(self, self.weights, value)
+        scales = Scales(self.weights, parent=home)(value) if home else weight_scales(self, self.weights, value)
         return self.weights.fake_quantize(value, scales).astype(value.dtype)
 
     def quantized_input(self, x: Any) -> Array:
@@ -84,14 +84,17 @@ class LowPrecision(nn.Module):
         """low + f * BN_anc(branch(x)), or ``low`` without a factor."""
         if self.factor is None:
             return low
+        return low + (self.factor * self.ancillary(x, branch)).astype(low.dtype)
+
+    def ancillary(self, x: Any, branch: type[nn.Module]) -> Array:
+        """BN_anc(branch(x)), without the factor."""
         training = self._trains_branch()
         fields = {**layer_fields(self), "use_bias": False, "kernel_init": default_kernel_init}
         layer: Any = branch(**fields, **self._place("ancillary_conv"))
         axes = {"axis_name": self.axis_name, "axis_index_groups": self.axis_index_groups}
         config = {"momentum": Unit.momentum, "epsilon": Unit.epsilon, **axes}
         norm = AncillaryNorm(**config, **self._place("ancillary_norm"))
-        ancillary = norm(layer(x), use_running_average=not training)
-        return low + (self.factor * ancillary).astype(low.dtype)
+        return norm(layer(x), use_running_average=not training)
 
     def _place(self, name: str) -> dict[str, Any]:
         """The fields that make a module with this name a child of the layer, or of its ``home``."""
@@ -112,7 +115,7 @@ class LowPrecision(nn.Module):
         return training
 
 
-class _Scales(nn.Module):
+class Scales(nn.Module):
     """The learned scales of a kernel, in the scope of this module."""
 
     weights: WeightQuantizer
