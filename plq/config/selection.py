@@ -2,6 +2,8 @@
 
 import ast
 import dataclasses
+import os
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from ml_collections import ConfigDict
 from plq.config.load import build_config, load, split
 from plq.config.schema import Config
 from plq.errors import UserError
+from plq.models.importing import is_own
 
 WORDS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 NOT_A_VALUE = (KeyError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError)  # of `ast.literal_eval` too
@@ -35,7 +38,11 @@ def select(given: str, changes: Mapping[str, str]) -> Selected:
     config = load(path, argument)
     for field, text in changes.items():
         _set(config, field, text)
-    return Selected(build_config(config), path, argument)
+    selected = Selected(build_config(config), path, argument)
+    folder = os.path.dirname(os.path.abspath(path))
+    if is_own(selected.config.model.name) and folder not in sys.path:
+        sys.path.append(folder)  # the network may lie beside the file
+    return selected
 
 
 def _set(config: ConfigDict, name: str, text: str) -> None:

@@ -24,7 +24,7 @@ def is_own(name: str) -> bool:
 def require_where(field: str, name: str) -> None:
     """Raise UserError unless the name can be that of a network in a module."""
     module, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+    if module.endswith(".py") or not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
         raise UserError(f"{field}={name}: allowed {WHERE}, with dots, and without .py, as in own.networks:Small")
 
 
@@ -52,6 +52,7 @@ def network_class(given: Any, field: str = "network") -> Callable[..., nn.Module
         require_where(field, given)
         module, _, attribute = given.partition(":")
         with importable(os.getcwd()), one_line(f"{named}: cannot import {module}"):
+            importlib.invalidate_caches()
             found = importlib.import_module(module)
         for part in attribute.split("."):
             if not hasattr(found, part):

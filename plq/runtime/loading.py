@@ -41,12 +41,17 @@ def open_model(given: Path | Address, network: Any = None) -> Servable:
     """
     with staged_input(given) as path:
         if path.is_file() or (path.suffix == ".plq" and not path.exists()):
-            if network is not None:
-                raise UserError(f"network={network}: has no effect, {given} is a frozen file, which needs no code")
+            require_no_network(network, given)
             return frozen.load(path)
         from plq.runtime import stripped_model  # needs Flax, which a frozen model does without
 
         return stripped_model.load(path, network)
+
+
+def require_no_network(network: Any, given: Path | Address) -> None:
+    """Raise UserError if the code of a network was named for a frozen file."""
+    if network is not None:
+        raise UserError(f"network={network}: has no effect, {given} is a frozen file, which needs no code")
 
 
 def read_image(path: Path, model: Servable, convert: bool) -> np.ndarray:
