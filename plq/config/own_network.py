@@ -16,6 +16,7 @@ def check_own_network(config: Any, usual: Any) -> None:
     """
     name = config.model.name
     require_where("model.name", name)
+    config.quant.check()
     of_plq = {f"model.{field}": "model.options has the network's own fields" for field in OPTIONS}
     fixed = {f"expansion.{field}": "of networks of plq alone" for field in ("merge", "norm")}
     by_rule = {f"quant.{field}": "layers are as quant.rules say" for field in unused_fields(config.quant)}

@@ -44,7 +44,10 @@ def _stated(name: str, rule: Mapping[str, Any], usual: Any) -> Rule:
     try:
         return Rule(**fields)
     except UserError as error:
-        raise UserError(f"{name}: {error}") from error
+        text = str(error)
+        for stated, (own, _) in FIELDS.items():
+            text = text.replace(f": {own}=", f": {stated}=")
+        raise UserError(f"{name}: {text}") from error
 
 
 def usual_rules(layers: Sequence[str], usual: Any) -> tuple[Rule, ...]:

@@ -24,7 +24,7 @@ from plq.data.augment import normalize
 from plq.data.resize import resize_batch, resize_image
 from plq.distributed.devices import devices
 from plq.errors import UserError, one_line
-from plq.layers.variables import ancillary_leaves, flatten, kept, leaf_path, nest
+from plq.layers.variables import ancillary_leaves, as_dicts, flatten, kept, leaf_path, nest
 from plq.models.trainable import from_json
 from plq.storage.address import Address
 from plq.storage.staging import staged_input
@@ -93,13 +93,13 @@ def from_variables(
     try:
         architecture = from_json(description["architecture"], network)
     except KeyError as error:
-        raise UserError(f"{source}: its description lacks {error}") from error
+        raise UserError(f"{source}: its description lacks or misstates {error}") from error
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     try:
         model = Model(
             network=architecture.plain(),
-            variables=kept(variables),
+            variables=jax.tree.map(np.asarray, kept(as_dicts(variables))),
             image_shape=tuple(description["image_shape"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
