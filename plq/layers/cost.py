@@ -9,6 +9,7 @@ import numpy as np
 
 from plq.layers.convert import LISTED, Converted
 from plq.layers.describe import UNITS, Layer, layer_table
+from plq.layers.dropin import LowPrecision
 from plq.quant.base import FLOAT_BITS
 
 IMAGE_BITS = 8
@@ -64,9 +65,10 @@ def _bits_of_inputs(network: Converted, image_shape: tuple[int, ...]) -> dict[st
         def note(next_function, args, kwargs, context):
             module = context.module
             if context.method_name == "__call__" and isinstance(module, LISTED):
-                given = IMAGE_BITS if args and args[0] is x else FLOAT_BITS
-                quantizer = getattr(module, "activation", None)
-                bits.setdefault("/".join(module.path), given if quantizer is None else quantizer.bits)
+                path, given = "/".join(module.path), IMAGE_BITS if args and args[0] is x else FLOAT_BITS
+                bits.setdefault(path, given)
+                if isinstance(module, LowPrecision) and module.activation is not None:
+                    bits[path] = module.activation.bits
             return next_function(*args, **kwargs)
 
         with nn.intercept_methods(note):

@@ -213,9 +213,10 @@ def _product(path: Path, found: Run) -> Path | None:
 
 def _applications(product: Path, found: Run) -> int:
     """At how many places of one image the kernel of a layer is applied, over all calls of it."""
-    calls = {id(call.module) if isinstance(call.module, LowPrecision) else number: call
-             for number, call in enumerate(found.calls[product])}  # fmt: skip
-    places = [call.output.shape[:-1] for call in calls.values() if not isinstance(call.module, nn.ConvLocal)]
+    calls = found.calls[product]
+    converted = {id(call.module): call for call in calls if isinstance(call.module, LowPrecision)}
+    calls = list(converted.values()) or calls  # a converted layer calls itself as Linen's, and for Linen's
+    places = [call.output.shape[:-1] for call in calls if not isinstance(call.module, nn.ConvLocal)]
     return sum(int(np.prod(shape)) for shape in places) or 1
 
 
