@@ -26,7 +26,7 @@ def get_config():
     config.report.every_steps, config.report.tensorboard = 2, False
     return config
 """
-NETWORK = (ROOT / "tests" / "own_networks.py").read_text("utf-8")
+NETWORK = (ROOT / "tests" / "own_networks.py").read_text("utf-8") + "\n\nclass Other(Bare):\n    pass\n"
 REFUSED = "its network is programmed:Bare, not one of plq.*--network programmed:Bare"
 NAMED = ("--network", "programmed:Bare")
 
@@ -125,12 +125,11 @@ def test_it_starts_from_a_float_run_of_the_same_network(here, capsys):
     train.main([*run, "--workdir", "float", "--config.factor.name=constant", "--config.factor.end=0.25", *floats])
     train.main([*run, "--workdir", "started", "--config.model.init_from=float"])
     assert "starting from float (programmed:Bare): 6 leaves taken" in capsys.readouterr().err
-    with pytest.raises(UserError, match="model.init_from=float: found the network Bare, this one is Residual"):
-        train.main(
-            [*run, "--workdir", "no", "--config.model.init_from=float", "--config.model.name=programmed:Residual"]
-        )
-    with pytest.raises(UserError, match="model.init_from=float: network description|found the network programmed:Bare"):
-        train.main(["--config", "digits_w1a2", "--workdir", "no", "--config.model.init_from=float"])
+    again = ["--workdir", "no", "--config.model.init_from=float"]
+    with pytest.raises(UserError, match="model.init_from=float: found the network Bare, this one is Other"):
+        train.main([*run, *again, "--config.model.name=programmed:Other"])
+    with pytest.raises(UserError, match="model.init_from=float: found the network programmed:Bare, this one is svhn"):
+        train.main(["--config", "digits_w1a2", *again])
 
 
 def test_plain_and_expanded_are_compared(here, capsys):
