@@ -70,7 +70,8 @@ def typed(field: str, value: Any, wanted: Any) -> Any:
         item = wanted.__args__[0]
         if not isinstance(value, (tuple, list)):
             raise UserError(f"{field}={shown(value)}: allowed a tuple of {item.__name__}")
-        return tuple(typed(field, entry, item) for entry in value)
+        place = "{}[{}]" if item is dict else "{}"
+        return tuple(typed(place.format(field, index), entry, item) for index, entry in enumerate(value))
     if wanted in (int, float):
         return integer(field, value) if wanted is int else number(field, value)
     if not isinstance(value, wanted):
@@ -81,7 +82,7 @@ def typed(field: str, value: Any, wanted: Any) -> Any:
 def require_types(section: str, fields: Any) -> None:
     """Raise UserError, naming "section.field", unless each field of a dataclass has a value of its type."""
     for field in dataclasses.fields(fields):
-        if field.type in (int, float, bool, str) or isinstance(field.type, (types.GenericAlias, types.UnionType)):
+        if field.type in (int, float, bool, str, dict) or isinstance(field.type, (types.GenericAlias, types.UnionType)):
             typed(f"{section}.{field.name}", getattr(fields, field.name), field.type)
 
 

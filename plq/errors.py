@@ -1,7 +1,10 @@
 """The one error a user of plq is meant to read."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import os
+import traceback
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -41,3 +44,25 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says."""
     return str(error).strip().partition("\n")[0]
+
+
+@contextlib.contextmanager
+def one_line(what: str, file: str = "") -> Iterator[None]:
+    """For code of a user, which can raise anything: that becomes a UserError that begins with ``what``.
+
+    A UserError passes as it is, and so does KeyboardInterrupt; SystemExit is an error. ``file``: whose lines to name.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UserError(f"{what}: {_what_was_raised(file, error)}") from error
+
+
+def _what_was_raised(file: str, error: BaseException) -> str:
+    """Line of the file, kind and message of an exception, in one line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == os.path.abspath(file)]
+    where = f"line {frames[-1].lineno}: " if frames else ""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{where}{type(error).__name__}: {'; '.join(lines)}"

@@ -1,114 +1,186 @@
-"""Networks as people write them, in plain Flax: images [batch, 12, 10, 3] in, five classes or a map of three out."""
+"""Networks as other people write them: plain Flax, without a word about bits."""
+
+from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 
-def norm(train):
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9)
+class SqueezeExcite(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        scale = nn.relu(nn.Dense(2, name="squeeze")(x.mean((1, 2))))
+        return x * nn.sigmoid(nn.Dense(x.shape[-1], name="excite")(scale))[:, None, None]
 
 
 class Residual(nn.Module):
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = nn.relu(norm(train)(nn.Conv(8, (3, 3), use_bias=False)(x)))
-        y = nn.relu(norm(train)(nn.Conv(16, (3, 3), (2, 2))(x)))
-        y = norm(train)(nn.Conv(16, (3, 3))(y))
-        x = nn.relu(y + norm(train)(nn.Conv(16, (1, 1), (2, 2))(x)))
-        return nn.Dense(5)(nn.Dropout(0.2, deterministic=not train)(x.mean((1, 2))))
+    """Batch norm, dropout, a shortcut, squeeze-and-excitation, and an argument that has no default."""
 
-
-class DenseNet(nn.Module):
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = nn.Conv(8, (3, 3))(x)
-        for _ in range(2):
-            x = jnp.concatenate([x, nn.Conv(4, (3, 3))(nn.relu(norm(train)(x)))], -1)
-        x = nn.avg_pool(nn.relu(norm(train)(x)), (2, 2), (2, 2))
-        return nn.Dense(5)(x.reshape((x.shape[0], -1)))
-
-
-class SqueezeExcite(nn.Module):
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = nn.silu(norm(train)(nn.Conv(8, (3, 3))(x)))
-        s = nn.sigmoid(nn.Dense(8)(nn.hard_swish(nn.Dense(4)(x.mean((1, 2))))))
-        x = x * s[:, None, None, :]
-        return nn.log_softmax(nn.Dense(5)(nn.gelu(x.mean((1, 2)))))
-
-
-class InvertedResidual(nn.Module):
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = jax.nn.relu6(norm(train)(nn.Conv(8, (3, 3), (2, 2))(x)))
-        y = jax.nn.relu6(norm(train)(nn.Conv(16, (1, 1))(x)))
-        y = jax.nn.relu6(norm(train)(nn.Conv(16, (3, 3), feature_group_count=16)(y)))
-        x = x + norm(train)(nn.Conv(8, (1, 1))(y))
-        return nn.Dense(5)(jax.nn.hard_sigmoid(x).max((1, 2)))
-
-
-class GroupNorms(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.leaky_relu(nn.GroupNorm(num_groups=2)(nn.Conv(8, (3, 3))(x)))
-        x = nn.elu(nn.LayerNorm()(nn.Conv(8, (3, 3), padding="VALID")(x)))
-        x = nn.max_pool(x, (3, 2), (2, 1), "SAME")
-        return nn.Dense(5)(nn.gelu(nn.tanh(x), approximate=False).mean((1, 2)))
-
-
-class Segmentation(nn.Module):
-    """A class for every pixel."""
+    num_classes: int
+    channels: tuple[int, ...] = (4, 6)
+    dropout: float = 0.2
+    activation: Callable = nn.relu
 
     @nn.compact
-    def __call__(self, x, train=False):
-        a = nn.relu(norm(train)(nn.Conv(8, (3, 3))(x)))
-        b = nn.relu(norm(train)(nn.Conv(16, (3, 3), (2, 2))(a)))
-        c = nn.ConvTranspose(8, (3, 3), (2, 2))(b)
-        size = (b.shape[0], *a.shape[1:3], 16)
-        d, e = jax.image.resize(b, size, "bilinear"), jax.image.resize(b, size, "nearest")
-        return nn.Conv(3, (1, 1))(jnp.concatenate([a, c, d, e], -1))
+    def __call__(self, x, train: bool):
+        norm = lambda: nn.BatchNorm(not train, momentum=0.9)
+        x = self.activation(norm()(nn.Conv(4, (3, 3), name="stem")(x)))
+        for place, channels in enumerate(self.channels):
+            y = norm()(nn.Conv(channels, (3, 3), 1 + place, use_bias=False, name=f"conv{place}")(x))
+            y = SqueezeExcite(name=f"gate{place}")(self.activation(y))
+            x = y if x.shape != y.shape else x + y
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
+        return nn.Dense(self.num_classes, name="head")(x)
 
 
-class OneAxis(nn.Module):
-    """Rows of one channel as sequences."""
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = nn.relu(norm(train)(nn.Conv(8, (3,))(x[..., 0])))
-        x = nn.max_pool(x, (2,), (2,))
-        x = nn.relu(norm(train)(nn.Conv(8, (3,), kernel_dilation=2)(x)))
-        return nn.Dense(5)(x.mean(1))
+Narrow = partial(Residual, channels=(2,))
 
 
-class Attention(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(8, (2, 2), (2, 2))(x)
-        x = x.reshape(x.shape[0], -1, 8)
-        x = x + self.param("position", nn.initializers.normal(0.1), (1, x.shape[1], 8))
-        x = x + nn.MultiHeadDotProductAttention(num_heads=2)(nn.LayerNorm()(x))
-        x = x + nn.Dense(8)(nn.gelu(nn.Dense(16)(nn.LayerNorm()(x))))
-        return nn.Dense(5)(x.mean(1))
+class Bare(nn.Module):
+    """No argument, no batch norm, and a name of its own for the number of classes."""
 
-
-class Step(nn.Module):
-    @nn.compact
-    def __call__(self, x, _):
-        return x + nn.relu(nn.Conv(8, (3, 3))(x)), None
-
-
-class Scanned(nn.Module):
-    """Layers in a scan, and one that is rematerialized."""
+    classes: int = 1000
 
     @nn.compact
     def __call__(self, x):
-        x = nn.relu(nn.Conv(8, (3, 3))(x))
-        axes = {"params": 0, "ancillary": 0, "ancillary_stats": 0}
-        x, _ = nn.scan(Step, variable_axes=axes, split_rngs={"params": True}, length=2)()(x, None)
-        return nn.Dense(5)(nn.remat(nn.Conv)(8, (3, 3))(x).mean((1, 2)))
+        x = nn.relu(nn.Conv(4, (3, 3), name="conv0")(x))
+        x = nn.relu(nn.Conv(4, (3, 3), name="conv1")(x))
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
 
 
-NETWORKS = (
-    Residual, DenseNet, SqueezeExcite, InvertedResidual, GroupNorms, Segmentation, OneAxis, Attention, Scanned,
-)  # fmt: skip
+class _Told(nn.Module):
+    """Gives 1 in each logit in training, 0 in evaluation, as batch norm and dropout are told."""
+
+    def logits(self, x, train):
+        x = nn.Conv(10, (3, 3), name="conv")(x).mean((1, 2))
+        return nn.Dense(10, name="head")(x) * 0 + float(train)
+
+
+class Train(_Told):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return self.logits(x, train)
+
+
+class Training(_Told):
+    @nn.compact
+    def __call__(self, x, *, training):
+        return self.logits(x, training)
+
+
+class Deterministic(_Told):
+    @nn.compact
+    def __call__(self, inputs, deterministic: bool = True):
+        return self.logits(inputs, not deterministic)
+
+
+class UseRunningAverage(_Told):
+    @nn.compact
+    def __call__(self, x, use_running_average):
+        return self.logits(x, not use_running_average)
+
+
+class IsTraining(_Told):
+    @nn.compact
+    def __call__(self, x, is_training):
+        return self.logits(x, is_training)
+
+
+class Counting(nn.Module):
+    """A collection of its own, and random numbers under a name of their own."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        count = self.variable("counter", "steps", lambda: jnp.zeros((), jnp.int32))
+        if train:
+            count.value = count.value + 1
+            x = x + 0.01 * jax.random.normal(self.make_rng("noise"), x.shape)
+        x = nn.relu(nn.Conv(4, (3, 3), name="conv0")(x))
+        x = nn.relu(nn.Conv(4, (3, 3), name="conv1")(x))
+        return nn.Dense(10, name="head")(x.mean((1, 2)))
+
+
+class Sowing(nn.Module):
+    """A collection that grows with each step."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3))(x)
+        self.sow("penalties", "size", jnp.abs(x).mean())
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+class AlwaysWriting(nn.Module):
+    """A collection that is written to in evaluation."""
+
+    @nn.compact
+    def __call__(self, x):
+        self.variable("memory", "last", jnp.zeros, ()).value = x.mean()
+        return nn.Dense(10)(nn.Conv(4, (3, 3))(x).mean((1, 2)))
+
+
+class Maps(nn.Module):
+    """A map of logits for each image."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(10, (1, 1))(x)
+
+
+class Pair(nn.Module):
+    """Logits, and something else."""
+
+    @nn.compact
+    def __call__(self, x):
+        return {"logits": nn.Dense(10)(x.mean((1, 2))), "loss": x.mean()}
+
+
+class Labelled(nn.Module):
+    @nn.compact
+    def __call__(self, x, labels):
+        return nn.Dense(10)(x.mean((1, 2))) + labels
+
+
+class Fixed(nn.Module):
+    """Told by a field, which a training cannot change."""
+
+    train: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(nn.BatchNorm(not self.train)(x).mean((1, 2)))
+
+
+class Uncalled(nn.Module):
+    def encode(self, x):
+        return x
+
+
+class Broken(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        raise RuntimeError("two\nlines")
+
+
+class Mathematics(nn.Module):
+    """Nothing that has a counterpart in low precision."""
+
+    @nn.compact
+    def __call__(self, x):
+        return x.mean((1, 2)) * self.param("scale", nn.initializers.ones, (10,))
+
+
+class Wanting(nn.Module):
+    """A field that has no default and is not the number of classes."""
+
+    features: int
+    depth: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(nn.Conv(self.features, (3, 3))(x).mean((1, 2)))
+
+
+NOT_A_CLASS = 3

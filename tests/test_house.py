@@ -98,7 +98,7 @@ def test_a_quantizer_is_one_file_and_one_line(monkeypatch):
     assert jax.eval_shape(network.apply, shapes, x).shape == (1, 10)
 
 
-OTHER = {str: "?", int: -7, bool: None, float: -7.0, tuple: (-7.0,)}
+OTHER = {str: "?", int: -7, bool: None, float: -7.0, tuple: (-7.0,), dict: {"?": {1}}}
 FREE = {
     "data.name",
     "data.train_split",
@@ -129,6 +129,7 @@ def test_every_field_refuses_nonsense_by_name(name):
 
 USED_ELSEWHERE = {
     "data.pad": 2, "data.threads": 3, "data.corrupt_share": 0.5,
+    "model.options": {"channels": 3}, "quant.rules": ({"pattern": "*"},),
     "quant.granularity": "row", "quant.eta": 0.3, "factor.rate": 0.3, "factor.cutoff": 0.1, "factor.power": 3.0,
     "factor.value": 0.5, "factor.order": "front", "optimizer.beta2": 0.9, "optimizer.epsilon": 1e-3,
     "optimizer.nesterov": True, "optimizer.boundaries": (0.3,), "optimizer.multipliers": (0.1,),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from own_networks import NETWORKS
+from frozen_networks import NETWORKS
 
 import plq
 from plq.runtime.nodes import Product

@@ -10,7 +10,7 @@ from typing import Any
 from plq.checkpoint.model_file import require_place, write_model
 from plq.checkpoint.store import open_store
 from plq.errors import UserError
-from plq.layers.variables import KEPT, ancillary_leaves, leaves_with_path, prune
+from plq.layers.variables import ancillary_leaves, kept, leaves_with_path, prune
 
 __all__ = ["PruneReport", "prune", "prune_checkpoint", "pruned_leaves"]
 
@@ -54,6 +54,5 @@ def prune_checkpoint(workdir: Path, step: int | None, out: Path, force: bool = F
     for group in ("weights", "statistics"):
         variables.update(store.restore_plain(step, keys=(group,))[group])
     description = {**record["model"], "training": {**record["model"]["training"], "step": step}}
-    kept = prune(variables)
-    write_model(out, {name: kept.get(name, {}) for name in KEPT}, description)
+    write_model(out, kept(prune(variables)), description)
     return pruned_leaves(variables), step

@@ -11,11 +11,9 @@ import numpy as np
 from plq.checkpoint.match import Leaves, leaf_shapes
 from plq.checkpoint.model_file import read_model
 from plq.errors import UserError
-from plq.layers.variables import KEPT, ancillary_leaves, flatten, leaf_path
-from plq.models.registry import Architecture
+from plq.layers.variables import ANCILLARY, ancillary_leaves, flatten, leaf_path
+from plq.models.trainable import Trainable
 from plq.storage.staging import staged_input
-
-FREE = ("precision", "num_classes", "dropout")  # in these the two networks may differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,7 @@ def zero_init_branch(tree: Any) -> Any:
 
 
 def read_start(
-    given: str, architecture: Architecture, normalization: Mapping[str, Sequence[float]]
+    given: str, architecture: Trainable, normalization: Mapping[str, Sequence[float]]
 ) -> tuple[str, dict[str, Any]]:
     """What the model in a model folder or a training folder is, in words, and its variables.
 
@@ -70,16 +68,14 @@ def read_start(
     try:
         with staged_input(given) as path:
             variables, description = read_model(path / "model" if (path / "model").is_dir() else path)
-        found = Architecture.from_json(description.get("architecture", {}))
     except UserError as error:
         raise UserError(f"model.init_from: {error}") from error
     if ancillary_leaves(variables):
         raise UserError(f"model.init_from={given}: found a model with its ancillary branch, allowed a stripped one")
-    for field in dataclasses.fields(Architecture):
-        theirs, ours = getattr(found, field.name), getattr(architecture, field.name)
-        if field.name not in FREE and theirs != ours:
-            raise UserError(f"model.init_from={given}: has {field.name}={theirs}, this network {field.name}={ours}")
-    words = [f"W{found.precision.weight_bits}/A{found.precision.activation_bits} {found.name}"]
+    try:
+        words = [architecture.starts_from(description.get("architecture", {}))]
+    except UserError as error:
+        raise UserError(f"model.init_from={given}: {error}") from error
     for name, ours in normalization.items():
         theirs = description.get(name)
         words += [] if theirs == list(ours) else [f"trained with data.{name}={theirs}, here {list(ours)}"]
@@ -94,7 +90,7 @@ def warm_start_from(source: str, found: dict[str, Any], wanted: Leaves, learned:
     Raises UserError if no kernel fits, or what fits is not finite.
     """
     scales, theirs = set(learned), leaf_shapes(found)
-    ours = [path for path in wanted if path.split("/")[0] in KEPT]
+    ours = [path for path in wanted if path.split("/")[0] not in ANCILLARY]
     taken = {path: leaf for path, leaf in flatten(found).items() if path not in scales and path in ours}
     taken = {path: leaf for path, leaf in taken.items() if theirs[path] == wanted[path]}
     if not any(path.endswith("/kernel") for path in taken):

@@ -33,6 +33,22 @@ def arguments(program: str, description: str, epilog: str = "") -> Parser:
     return Parser(f"plq {program}", None, description, epilog, formatter_class=layout, allow_abbrev=False)
 
 
+def add_network(made: Parser, of: str) -> None:
+    """The option that names the code of somebody's own network; ``of``: whose network it is."""
+    what = f"the code of {of} whose network is not one of plq, importable from here; a folder imports nothing by itself"
+    made.add_argument("--network", metavar="package.module:Network", type=_where, help=what)
+
+
+def _where(text: str) -> str:
+    from plq.models.importing import require_where
+
+    try:
+        require_where("--network", text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def whole_number(option: str, least: int) -> Callable[[str], int]:
     """The type of an option that takes a whole number of ``least``, 0 or 1, or more."""
 

@@ -1,6 +1,6 @@
 """Accuracy on test images: ``plq evaluate --workdir DIR [--step N]`` or ``--model PATH``."""
 
-from plq.cli.common import Parser, arguments, path_or_address
+from plq.cli.common import Parser, add_network, arguments, path_or_address
 from plq.errors import UserError
 
 
@@ -11,6 +11,7 @@ def parser() -> Parser:
     which.add_argument("--workdir", type=path_or_address, help="a training folder: its newest checkpoint, or --step")
     which.add_argument("--model", type=path_or_address, help="a stripped model (a folder) or a frozen one (a file)")
     made.add_argument("--step", type=int, help="which checkpoint of --workdir")
+    add_network(made, "a training or a stripped model")
     made.add_argument("--split", default="", help="of --model: a split in TFDS syntax (default: the test split)")
     made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
     made.add_argument("--batch_size", type=int, default=128, help="of --model")
@@ -29,6 +30,6 @@ def main(argv: list[str] | None = None) -> None:
     from plq.trainer.accuracy import evaluate_checkpoint, evaluate_model
 
     if given.workdir:
-        print(evaluate_checkpoint(given.workdir, given.step, given.data_dir))
+        print(evaluate_checkpoint(given.workdir, given.step, given.data_dir, given.network))
     else:
-        print(evaluate_model(given.model, given.split, given.data_dir, given.batch_size))
+        print(evaluate_model(given.model, given.split, given.data_dir, given.batch_size, given.network))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plq.cli.common import Parser, arguments, local_path, path_or_address
+from plq.cli.common import Parser, add_network, arguments, local_path, path_or_address
 from plq.errors import UserError
 from plq.storage.address import named
 from plq.storage.output import require_apart
@@ -27,6 +27,7 @@ def parser() -> Parser:
         "--model", type=path_or_address, required=True, help="a frozen model, or a stripped model's folder"
     )
     made.add_argument("--out", type=path_or_address, required=True, help="the file to write; of c, the folder")
+    add_network(made, "a stripped model")
     made.add_argument("--with_preprocessing", action="store_true", help="the file takes uint8 pixels, channels last")
     fast = "onnx: integer kernels also for layers in which they take a step one sum early or late"
     made.add_argument("--fast", action="store_true", help=fast)
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with sent(given.out) as out:
         check_out(given, out)
-        source = open_source(given.model)
+        source = open_source(given.model, given.network)
         images = images_to_check(source, given)
         if images is not None:
             source.require_agreement(images)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from plq import __version__
-from plq.cli.common import Parser, arguments, path_or_address
+from plq.cli.common import Parser, add_network, arguments, path_or_address
 from plq.errors import UserError, printable
 from plq.storage.address import named
 from plq.storage.output import require_apart, require_file, write_text_atomic
@@ -42,6 +42,7 @@ def parser() -> Parser:
     made.add_argument(
         "--out", type=path_or_address, required=True, help="the file to write, NAME.plq; the card is NAME.md"
     )
+    add_network(made, "a model")
     made.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
     made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
     return made
@@ -67,7 +68,7 @@ def _freeze(given: argparse.Namespace, out: Path) -> None:
 
     beside = _check_out(given, out)
     with staged_input(given.model) as path:
-        source = read_source(path)
+        source = read_source(path, given.network)
     frozen = freeze_model(source.exact)
     model = from_frozen(file_format.decode(file_format.encode(frozen)))
     compare_on_noise(model, source.exact)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from plq.cli.common import Parser, arguments, local_path, path_or_address
+from plq.cli.common import Parser, add_network, arguments, local_path, path_or_address
 from plq.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def parser() -> Parser:
     made = arguments("predict", "Class names and probabilities from a stripped or frozen model.")
     what = "a stripped model (a folder) or a frozen one (a file)"
     made.add_argument("--model", type=path_or_address, required=True, help=what)
+    add_network(made, "a stripped model")
     made.add_argument("--top", type=int, default=3, help="how many classes to name (default: 3)")
     made.add_argument("--convert", action="store_true", help="bring images to the model's number of channels")
     made.add_argument("images", type=local_path, nargs="+", help="image files; resized to the model's input")
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--top {given.top}: allowed 1 or more")
     from plq.runtime.loading import open_model, read_image
 
-    model, failed = open_model(given.model), False
+    model, failed = open_model(given.model, given.network), False
     for path in given.images:
         try:
             print(f"{printable(path)}: {top_classes(model, read_image(path, model, given.convert), given.top)}")

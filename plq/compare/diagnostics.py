@@ -16,13 +16,14 @@ from PIL import Image
 from plq.compare.comparison import Comparison
 from plq.compare.reestimate import reestimated
 from plq.compare.runs import say, show
-from plq.config.schema import Data
+from plq.config.schema import Config, Data
 from plq.data.augment import normalize
 from plq.data.loader import DataLoader
 from plq.data.sets import default_splits
 from plq.layers.activation import Activation
 from plq.layers.describe import layer_table, quantized_layers
 from plq.layers.variables import flatten
+from plq.models.importing import is_own
 from plq.quant.base import FLOAT_BITS, Scales
 from plq.runtime import stripped_model
 from plq.runtime.stripped_model import Model
@@ -34,17 +35,19 @@ SEARCHED, SHOWN = 2000, 12  # errors are looked for among the first images, and 
 Diagnostics = dict[str, Any]
 
 
-def diagnosed(folder: Path, data: Data, seed: int, batches: int) -> Diagnostics:
+def diagnosed(folder: Path, config: Config, seed: int, batches: int) -> Diagnostics:
     """The probe of the model in a training's folder; kept there, and looked up the next time.
 
     Args:
-        data: what it was trained on. batches: of training images, for new batch statistics; 0: none are taken.
+        config: of the training, as a person gave it. batches: of training images, for new batch statistics; 0: none.
     """
+    data, network = config.data, config.model.name if is_own(config.model.name) else None
     file = folder / PROBE
     kept: Diagnostics = json.loads(file.read_text("utf-8")) if file.exists() else {}
     if kept and batches in (0, kept["batches"]):
         return kept
-    found = {"batches": batches, **probe(stripped_model.load(folder / "model"), data, seed, batches)}
+    model = stripped_model.load(folder / "model", network)
+    found = {"batches": batches, **probe(model, data, seed, batches)}
     write_text_atomic(file, json.dumps(found) + "\n")
     return found
 
@@ -78,8 +81,8 @@ def weight_codes(model: Model) -> dict[str, list[float]]:
     """The share of each code among a layer's weights, for the layers whose weights are quantized."""
     params, found = flatten(model.variables["params"]), {}
     for path, quantizer in quantized_layers(model.network, model.image_shape).items():
-        if quantizer.bits == FLOAT_BITS:
-            continue
+        if quantizer.bits == FLOAT_BITS or not {f"{path}/{name}" for name in quantizer.scale_names} <= set(params):
+            continue  # of a wrapped layer (`plq.layers.dropin.LowPrecision.home`) the kernel is not a parameter
         scales = {name: params[f"{path}/{name}"] for name in quantizer.scale_names}
         codes = np.asarray(quantizer.quantize(params[f"{path}/kernel"], scales).codes)
         found[path.removesuffix("/conv")] = _shares(np.bincount(codes.ravel(), minlength=2**quantizer.bits))
@@ -160,6 +163,6 @@ def diagnostics_of(found: Comparison, batches: int) -> dict[str, dict[str, dict[
     say(f"report: looking into {len(done)} models")
     for number, ((label, variant, seed), training) in enumerate(done.items(), 1):
         show(f"[{number}/{len(done)}] {training.folder.name}")
-        probes[label][variant][seed] = diagnosed(training.folder, training.cell.config.data, seed, batches)
+        probes[label][variant][seed] = diagnosed(training.folder, training.cell.config, seed, batches)
     show("")
     return probes

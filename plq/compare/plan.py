@@ -78,7 +78,7 @@ def _field(name: str) -> str:
     section, _, field = (full[0] if full else name).partition(".")
     if section not in legal:
         raise UserError(f"--vary {name}: unknown section {section}; {nearest(section, legal)}")
-    single = [field for field, value in legal[section].items() if not isinstance(value, tuple)]
+    single = [field for field, value in legal[section].items() if not isinstance(value, (tuple, dict))]
     if field not in single:
         raise UserError(f"--vary {name}: unknown, or a list of numbers; {nearest(field, single)}")
     if (section, field) == ("train", "seed"):

@@ -9,14 +9,17 @@ from plq.compare.plan import Plan, RunConfig, changed_fields
 from plq.compare.preflight import preflight
 from plq.compare.runs import Training
 from plq.compare.variants import variant_of
-from plq.config.load import build_config, read_config
+from plq.config.saved import saved_config
 from plq.config.schema import Config
 from plq.errors import UserError
 
 
-def of_run(workdir: Path) -> Comparison:
-    """A comparison of a single training with nothing. Raises UserError if the folder holds none with an evaluation."""
-    chosen = build_config(read_config(workdir), str(workdir / "config.json"))
+def of_run(workdir: Path, network: str | None = None) -> Comparison:
+    """A comparison of a single training with nothing. Raises UserError if the folder holds none with an evaluation.
+
+    ``network``: see `plq.config.saved.saved_config`.
+    """
+    chosen = saved_config(workdir, network)
     variant, seed = variant_of(chosen), chosen.train.seed
     cell = RunConfig("", variant, seed, chosen, ".")
     plan = Plan({"": {}}, (variant,), (seed,), (cell,), ())

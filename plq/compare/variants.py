@@ -29,4 +29,6 @@ def variant_of(chosen: Config) -> str:
     """Which of the variants a training is."""
     if chosen.factor.over(1).end_step != 0:
         return "expanded"
-    return "float" if {getattr(chosen.quant, field) for field in BITS} == {FLOAT_BITS} else "plain"
+    bits = {getattr(chosen.quant, field) for field in BITS}
+    bits |= {rule[field] for rule in chosen.quant.rules for field in BITS if field in rule}
+    return "float" if bits == {FLOAT_BITS} else "plain"

@@ -30,7 +30,7 @@ from plq.data.loader import ArrayLoader, DataLoader
 from plq.data.order import batch_indices
 from plq.distributed.preemption import caught_signals
 from plq.errors import UserError
-from plq.layers.variables import KEPT
+from plq.layers.variables import kept
 from plq.train.mesh import replicated
 from plq.train.state import Metrics, State
 from plq.train.vmapped import VmappedRuns
@@ -232,8 +232,7 @@ class VmappedTrainer:
         for lane, training in enumerate(self.group.trainings):
             if training.cell.folder in self.log.failed:
                 continue
-            variables = {name: states.variables.get(name, {}) for name in KEPT}
-            own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], variables)
+            own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], kept(states.variables))
             described = dataclasses.replace(self.setup, config=training.cell.config).description()
             described["training"] = {**described["training"], "step": self.step, "test": self.log.tests[lane]}
             write_model(training.folder / "model", own, described)

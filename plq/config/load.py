@@ -13,7 +13,6 @@ A config file starts from `default()` and changes what it needs:
 The word "quick" is everywhere an argument, alone or after another one (configs/file.py:w4a4,quick): see `quick`.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import inspect
@@ -21,7 +20,6 @@ import json
 import os
 import re
 import sys
-import traceback
 import zlib
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
@@ -35,7 +33,8 @@ from plq.checks import typed
 from plq.config.schema import Config
 from plq.data.images import size_of
 from plq.data.sets import default_splits
-from plq.errors import UserError, nearest
+from plq.errors import UserError, nearest, one_line
+from plq.models.importing import importable, is_own
 from plq.storage.paths import path_of
 
 QUICK = "quick"
@@ -50,7 +49,9 @@ def default() -> ConfigDict:
     """All fields at their defaults. Assigning an unknown field, or a value of another type, raises."""
     fields = Config().to_json()
     fields["data"]["image_size"] = FieldReference(0, field_type=object)  # a number or two
-    return ConfigDict(fields, type_safe=True).lock()
+    config = ConfigDict(fields, type_safe=True).lock()
+    config.model.options.unlock()  # their names are those of the network's fields
+    return config
 
 
 def split(given: str) -> tuple[Path, str]:
@@ -90,25 +91,13 @@ def load(file: Path, argument: str = "") -> ConfigDict:
         known = f"no such file, and no config of plq; {nearest(file.stem, shipped())}"
         raise UserError(f"--config {file}: {'is a folder, allowed a file' if file.is_dir() else known}")
     words = [word for word in argument.split(",") if word != QUICK]
-    try:
+    with one_line(f"--config {file}", str(file)):
         config = _get_config(file, ",".join(words))
         if isinstance(config, FrozenConfigDict):
             config = ConfigDict(config)
         if isinstance(config, ConfigDict):
             return quick(config) if QUICK in argument.split(",") else config
-    except (UserError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # SystemExit too
-        raise UserError(f"--config {file}: {_what_was_raised(file, error)}") from error
     raise UserError(f"--config {file}: its get_config() gives no ConfigDict but {type(config).__name__}")
-
-
-def _what_was_raised(file: Path, error: BaseException) -> str:
-    """Line of the file, kind and message of an exception, in one line."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == os.path.abspath(file)]
-    where = f"line {frames[-1].lineno}: " if frames else ""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{where}{type(error).__name__}: {'; '.join(lines)}"
 
 
 class _Source(SourceFileLoader):
@@ -134,19 +123,9 @@ def _module(file: Path) -> Any:
     return module
 
 
-@contextlib.contextmanager
-def _importable(folder: str) -> Iterator[None]:
-    """In here, modules of this folder can be imported, as by a program that lies there."""
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
 def _get_config(file: Path, argument: str) -> Any:
     """What the file's get_config gives; without an argument at its default."""
-    with _importable(os.path.dirname(os.path.abspath(file))):
+    with importable(os.path.dirname(os.path.abspath(file))):
         module = _module(file)
         if not hasattr(module, "get_config"):
             raise UserError(f"--config {file}: has no function get_config()")
@@ -163,8 +142,8 @@ def _get_config(file: Path, argument: str) -> Any:
 def quick(config: ConfigDict) -> ConfigDict:
     """The config shrunk to 16 steps or so, to see that all of it works: the same pipeline, no accuracy.
 
-    A narrow network, images whose shorter side is at most 96 pixels, batches of at most 32, two epochs of the first
-    256 training images, the first 64 test images. The digits, few as they are, are taken whole.
+    A narrow network (somebody's own as it is), images whose shorter side is at most 96 pixels, batches of at most 32,
+    two epochs of the first 256 training images, the first 64 test images. The digits, few as they are, are taken whole.
     """
     data = config.data
     usual = dict(zip(("train_split", "test_split"), default_splits(data.name), strict=True))
@@ -173,7 +152,8 @@ def quick(config: ConfigDict) -> ConfigDict:
             first = re.split(r"[+\[]", data[field] or split)[0]
             data[field] = f"{first}[:{count}]"
     data.image_size, data.batch_size = _at_most(data.image_size, QUICK_SIZE), min(data.batch_size, 32)
-    config.model.width = min(config.model.width, 0.125)
+    if not is_own(config.model.name):
+        config.model.width = min(config.model.width, 0.125)
     config.train.epochs, config.report.every_steps = 2.0, 4
     return config
 
@@ -189,7 +169,7 @@ def _at_most(image_size: Any, shorter: int) -> Any:
 
 def build_config(config: ConfigDict | dict[str, Any], source: str = "config") -> Config:
     """The checked settings of a config. Raises UserError for an unknown field or an illegal value."""
-    given = config.to_dict() if isinstance(config, ConfigDict) else config
+    given = _plain(config)
     sections = {field.name: type(field.default) for field in dataclasses.fields(Config)}
     for name in given:
         if name not in sections:
@@ -201,6 +181,15 @@ def build_config(config: ConfigDict | dict[str, Any], source: str = "config") ->
     built = Config(**{name: _section(sections[name], name, fields) for name, fields in given.items()})
     built.check()
     return built
+
+
+def _plain(value: Any) -> Any:
+    """The value with dicts in place of ConfigDicts, also in tuples and lists."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (tuple, list) else value
 
 
 def _section(cls: type, section: str, given: dict[str, Any]) -> Any:
@@ -228,7 +217,7 @@ def differences(
     usual, old, new = (dict(fields_of(config)) for config in (default().to_dict(), saved, current))
     names = [name for name in {**old, **new} if not name.startswith(free)]
     was = lambda name: old.get(name, usual.get(name))
-    plain = lambda value: list(value) if isinstance(value, tuple) else value
+    plain = lambda value: json.dumps(value, sort_keys=True)  # a tuple and a list are the same
     changed = [name for name in names if plain(was(name)) != plain(new.get(name))]
     return [f"{name}: {there} {was(name)}, now {new.get(name)}" for name in changed]
 

@@ -10,7 +10,7 @@ import io
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = "plq.config.schema"
@@ -58,10 +58,19 @@ def help_text() -> str:
 def _fields(module: str, cls: ast.ClassDef) -> Iterator[tuple[str, Field]]:
     comments = _comments(module)
     for name, kind, node in _assignments(cls):
-        default = _find(module, node.value.id)[1] if isinstance(node.value, ast.Name) else node.value
-        assert default is not None
         meaning = comments.get(node.end_lineno or node.lineno, "")
-        yield name, Field(kind, repr(ast.literal_eval(default)), meaning)
+        yield name, Field(kind, repr(_default(module, node.value)), meaning)
+
+
+def _default(module: str, node: ast.AST | None) -> Any:
+    """The value of a default: a literal, the name of a constant, or a call of `dataclasses.field`."""
+    if isinstance(node, ast.Name):
+        node = _find(module, node.id)[1]
+    if isinstance(node, ast.Call):
+        arguments = {keyword.arg: keyword.value for keyword in node.keywords}
+        return {} if "default_factory" in arguments else _default(module, arguments["default"])
+    assert node is not None
+    return ast.literal_eval(node)
 
 
 def _assignments(cls: ast.AST) -> Iterator[tuple[str, str, ast.AnnAssign]]:

@@ -1,16 +1,21 @@
 """A configuration's fields, each once: its name, type, default, and beside it what it means."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from plq.checks import at_least, require_types
+from plq.config.applies import APPLIES
+from plq.config.own_network import check_own_network
 from plq.data.crops import CROPS
 from plq.data.images import size_of
 from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES
 from plq.layers.factory import QuantConfig
+from plq.models.importing import is_own
+from plq.models.options import plain_options
+from plq.models.own import own_network
 from plq.models.registry import OPTIONS, Architecture
+from plq.models.trainable import Trainable
 from plq.train.factor import FactorSchedule
 from plq.train.optimizer import OptimizerConfig
 
@@ -58,13 +63,18 @@ class Data:
 class Model:
     """Which network."""
 
-    name: str = "svhn"  # svhn, alexnet, vgg_small, mobilenet_v1, mobilenet_v2, resnet18, 20, 32, 34, 44, 50 or 56
+    name: str = "svhn"  # svhn, alexnet, vgg_small, mobilenet_v1 or _v2, resnet18 to 56, or package.module:Network
+    options: dict = dataclasses.field(default_factory=dict, hash=False)  # fields of one's own network, by name
     width: float = 1.0  # multiplies the number of channels of every layer
     dropout: float = 0.0  # svhn only: probability that a value is dropped
     shortcut: str = "projection"  # resnets only: projection, padding (no parameters)
     block: str = "post"  # resnets only: post, pre (pre-activation), bireal (pre, every 3x3 convolution with a shortcut)
     stride: int = 32  # mobilenets only: of the whole network; 16, 8 or 4 for small images
     init_from: str = ""  # a model folder of the same network, trained in float, to start from
+
+    def check(self) -> None:
+        require_types("model", self)
+        plain_options("model.options", self.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,16 +196,26 @@ class Config:
     checkpoint: Checkpoint = Checkpoint()
     report: Report = Report()
 
-    def architecture(self, num_classes: int) -> Architecture:
-        """The network for this many classes."""
-        model = self.model
-        options = {name: getattr(model, name) for name in OPTIONS}
-        return Architecture(model.name, num_classes, self.quant, **options)
+    def architecture(self, num_classes: int, image_shape: tuple[int, ...] = ()) -> Trainable:
+        """The network for so many classes, and images [height, width, channels].
+
+        The code of somebody's own is imported here, and run abstractly. Raises UserError for whatever is wrong with it.
+        """
+        if is_own(self.model.name):
+            return own_network(self.model.name, self.model.options, self.quant, num_classes, image_shape)
+        return self._of_plq(num_classes)
+
+    def _of_plq(self, num_classes: int) -> Architecture:
+        options = {name: getattr(self.model, name) for name in OPTIONS}
+        return Architecture(self.model.name, num_classes, self.quant, **options)
 
     def check(self) -> None:
-        """Raise UserError unless every section is legal."""
-        require_types("model", self.model)
-        self.architecture(num_classes=2).check()
+        """Raise UserError unless every section is legal. Imports nothing."""
+        self.model.check()
+        if is_own(self.model.name):
+            check_own_network(self, Config())
+        else:
+            self._of_plq(num_classes=2).check()
         for section in dataclasses.fields(self):
             check = getattr(getattr(self, section.name), "check", None)
             if check is not None:
@@ -212,23 +232,3 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-# Fields that only some choices use: a value that would be ignored is refused.
-APPLIES: dict[str, Callable[[Config], bool]] = {
-    "data.pad": lambda config: not config.data.crop,
-    "data.threads": lambda config: bool(config.data.crop),
-    "data.corrupt_share": lambda config: bool(config.data.crop),
-    "quant.granularity": lambda config: config.quant.has_granularity(),
-    "quant.eta": lambda config: config.quant.weights == "syq" and config.quant.weight_bits == 2,
-    "factor.rate": lambda config: config.factor.name == "staircase",
-    "factor.cutoff": lambda config: config.factor.name == "staircase",
-    "factor.power": lambda config: config.factor.name == "polynomial",
-    "factor.value": lambda config: config.factor.name == "constant",
-    "factor.order": lambda config: config.factor.name != "constant",
-    "optimizer.beta2": lambda config: config.optimizer.name == "adam",
-    "optimizer.epsilon": lambda config: config.optimizer.name == "adam",
-    "optimizer.nesterov": lambda config: config.optimizer.momentum > 0,
-    "optimizer.boundaries": lambda config: config.optimizer.schedule in ("step", "staircase"),
-    "optimizer.multipliers": lambda config: config.optimizer.schedule in ("step", "staircase"),
-}

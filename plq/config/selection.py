@@ -2,6 +2,8 @@
 
 import ast
 import dataclasses
+import os
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from ml_collections import ConfigDict
 from plq.config.load import build_config, load, split
 from plq.config.schema import Config
 from plq.errors import UserError
+from plq.models.importing import is_own
 
 WORDS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 NOT_A_VALUE = (KeyError, ValueError, TypeError, SyntaxError, MemoryError, RecursionError)  # of `ast.literal_eval` too
@@ -35,7 +38,11 @@ def select(given: str, changes: Mapping[str, str]) -> Selected:
     config = load(path, argument)
     for field, text in changes.items():
         _set(config, field, text)
-    return Selected(build_config(config), path, argument)
+    selected = Selected(build_config(config), path, argument)
+    folder = os.path.dirname(os.path.abspath(path))
+    if is_own(selected.config.model.name) and folder not in sys.path:
+        sys.path.append(folder)  # the network may lie beside the file
+    return selected
 
 
 def _set(config: ConfigDict, name: str, text: str) -> None:
@@ -66,6 +73,8 @@ def parse_value(name: str, text: str) -> Any:
 
 def _value(kind: Any, text: str) -> Any:
     """(0.5, 0.75) is a tuple, and so are 0.5,0.75 and, of a field with several values, 0.5 and conv,dense."""
+    if kind is dict:
+        return dict(ast.literal_eval(text.strip()))
     if kind is bool:
         return WORDS[text.lower()]
     if kind in (str, int, float):

@@ -21,6 +21,7 @@ def export(
     out: str | Path,
     *,
     format: str,
+    network: Any = None,
     images: np.ndarray | None = None,
     name: str = "model",
 ) -> list[str]:
@@ -29,6 +30,7 @@ def export(
     Args:
         model: a frozen model, its file, or a stripped model's folder. out: the file to write; of "c", the folder.
         format: "onnx", "qonnx", "stablehlo" or "c".
+        network: of a folder whose network is not one of plq: its Linen class, or "package.module:Network".
         images: to compare on, uint8 [count, height, width, channels]; None: noise.
         name: of "c": what all names begin with.
     Returns lines about it. Raises UserError if it does not do what the model does, or cannot be written.
@@ -38,7 +40,7 @@ def export(
     path = path_of(str(out))
     inputs = {} if isinstance(model, FrozenModel) else {"model": path_of(str(model))}
     require_target(format, name, path, inputs, "out")
-    source = Source(model) if isinstance(model, FrozenModel) else open_source(place(str(model)))
+    source = Source(model) if isinstance(model, FrozenModel) else open_source(place(str(model)), network)
     if images is None:
         images = np.random.default_rng(0).integers(0, 256, (NOISE, *source.frozen.image_shape), np.uint8)
     source.require_agreement(images)

@@ -11,7 +11,7 @@ from plq.exporters.check import BATCH
 from plq.runtime import stripped_model
 from plq.runtime.freezing import freeze_model, read_source
 from plq.runtime.frozen import FrozenModel, from_frozen, load
-from plq.runtime.loading import read_image
+from plq.runtime.loading import read_image, require_no_network
 from plq.runtime.verification import Reference, differences
 from plq.storage.address import Address
 from plq.storage.staging import staged_input
@@ -38,12 +38,16 @@ class Source:
                     raise UserError(f"frozen and stripped model differ beyond ties: {where}")
 
 
-def open_source(given: Path | Address) -> Source:
-    """A frozen model's file, or a stripped model's folder, which is frozen here. Raises UserError for anything else."""
+def open_source(given: Path | Address, network: Any = None) -> Source:
+    """A frozen model's file, or a stripped model's folder, which is frozen here. Raises UserError for anything else.
+
+    ``network``: of a folder, see `plq.runtime.stripped_model.load`.
+    """
     with staged_input(given) as path:
         if path.is_file():
+            require_no_network(network, path)
             return Source(load(path))
-        stripped = read_source(path).exact
+        stripped = read_source(path, network).exact
     return Source(from_frozen(freeze_model(stripped), str(given)), stripped)
 
 

@@ -21,11 +21,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax import Array
 
 from plq.checks import shown
 from plq.errors import UserError
-from plq.layers.expanded import checked_factor
+from plq.layers.expanded import LayerFactor, checked_layer_factor
 from plq.layers.interception import converting, mark, rule_for
 from plq.layers.rule import Rule, as_rules, refuse_unused
 
@@ -38,7 +37,7 @@ class Converted(nn.Module):
 
     network: nn.Module
     rules: tuple[Rule, ...]
-    factor: Array | float | None = None
+    factor: LayerFactor | None = None
 
     def setup(self):
         assert self.scope is not None
@@ -77,7 +76,7 @@ def _move_children(module: Any, former: Any) -> None:
             _move_children(child, scope)
 
 
-def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: Array | float | None = None) -> Converted:
+def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: LayerFactor | None = None) -> Converted:
     """The network with each `nn.Conv` and `nn.Dense` computed as the first rule that matches its path says.
 
     Takes the arguments of ``network``; see `plq.layers.dropin.LowPrecision` for what a layer computes and for when
@@ -85,8 +84,8 @@ def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: Array | fl
     of branches share their statistics over the named axes over which the network's batch norm behind them does.
 
     Args:
-        factor: f in [0, 1], traced or not: one compilation serves all values. None: no branch, the network that is
-            served.
+        factor: f in [0, 1], traced or not: one compilation serves all values; or one for each layer with a branch, by
+            its path. None: no branch, the network that is served.
     Raises UserError for a network that is converted already, and in ``init`` if a rule matches nothing (see
     `unused_rules`). Subclasses of the two layers are left as they are. A network made with `nn.scan` or `nn.vmap` must
     name the ancillary collections in ``variable_axes``, as the message says otherwise.
@@ -95,7 +94,7 @@ def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: Array | fl
         raise UserError(f"network={shown(network)}: found {type(network).__name__}, allowed a flax.linen.Module")
     if isinstance(network, Converted):
         raise UserError("network: found one that is converted already, allowed the network that was given to convert")
-    return Converted(network, as_rules(rules), checked_factor(factor))
+    return Converted(network, as_rules(rules), checked_layer_factor(factor))
 
 
 @dataclasses.dataclass(frozen=True)

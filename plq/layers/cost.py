@@ -4,10 +4,12 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
+import numpy as np
 
-from plq.layers.describe import Layer, layer_table
-from plq.layers.pre_activation import PreActivation
-from plq.layers.unit import Unit
+from plq.layers.convert import LISTED, Converted
+from plq.layers.describe import UNITS, Layer, layer_table
+from plq.layers.dropin import LowPrecision
 from plq.quant.base import FLOAT_BITS
 
 IMAGE_BITS = 8
@@ -17,10 +19,11 @@ KEEP_THE_GRID = ("halve", "max_pool", "flatten", "shrink")
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """One layer, with the bits of what it is given: 8 for images, 32 for what is not quantized."""
+    """One layer, with the bits of what it multiplies and of what it gives: 8: images; 32: not quantized."""
 
     layer: Layer
     input_bits: int
+    output_bits: int
 
     @property
     def bit_operations(self) -> int:
@@ -40,20 +43,50 @@ class _Stream:
 
 
 def cost_table(network: nn.Module, image_shape: tuple[int, ...]) -> list[Cost]:
-    """One row per `Unit` or `PreActivation` of a plain network (`Architecture.plain`), in the order of the data.
+    """One row per layer of a plain network (`layer_table`), in the order of the data.
 
     Args:
-        network: between its units it uses `plq.layers.operations` alone. image_shape: [height, width, channels].
+        network: a converted one, or one that uses `plq.layers.operations` alone between its units.
+        image_shape: [height, width, channels].
     """
-    layers = {layer.name: layer for layer in layer_table(network, image_shape)}
+    layers = layer_table(network, image_shape)
+    if isinstance(network, Converted):
+        bits = _bits_of_inputs(network, image_shape)
+        return [Cost(layer, bits.get(layer.name, FLOAT_BITS), FLOAT_BITS) for layer in layers]
+    return _costs_of_units(network, image_shape, {layer.name: layer for layer in layers})
+
+
+def _bits_of_inputs(network: Converted, image_shape: tuple[int, ...]) -> dict[str, int]:
+    """Of what each convolution and dense layer multiplies, by its path: each quantizes its own input."""
+    bits: dict[str, int] = {}
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+
+    def run(x: Any) -> Any:
+        def note(next_function, args, kwargs, context):
+            module = context.module
+            if context.method_name == "__call__" and isinstance(module, LISTED):
+                path, given = "/".join(module.path), IMAGE_BITS if args and args[0] is x else FLOAT_BITS
+                bits.setdefault(path, given)
+                if isinstance(module, LowPrecision) and module.activation is not None:
+                    bits[path] = module.activation.bits
+            return next_function(*args, **kwargs)
+
+        with nn.intercept_methods(note):
+            return network.init(jax.random.key(0), x)
+
+    jax.eval_shape(run, images)
+    return bits
+
+
+def _costs_of_units(network: nn.Module, image_shape: tuple[int, ...], layers: dict[str, Layer]) -> list[Cost]:
     costs = []
 
     def follow(next_function, args, kwargs, context):
         module = context.module
-        if not isinstance(module, (Unit, PreActivation)) or context.method_name != "__call__":
+        if not isinstance(module, UNITS) or context.method_name != "__call__":
             return next_function(*args, **kwargs)
         layer = layers["/".join(module.path)]
-        costs.append(Cost(layer, args[0].bits))
+        costs.append(Cost(layer, args[0].bits, layer.activation_bits))
         return _Stream((1, *layer.output_shape), layer.activation_bits)
 
     with nn.intercept_methods(follow):

@@ -69,7 +69,7 @@ class LowPrecision(nn.Module):
         if args[0] != "kernel" or self.weights.bits == FLOAT_BITS:
             return value
         home: Any = self.home
-        kernel = _Kernel(self.weights, parent=home)(value) if home else quantized_kernel(self, self.weights, value)
+        kernel = Scales(self.weights, parent=home)(value) if home else quantized_kernel(self, self.weights, value)
         return kernel.astype(value.dtype)
 
     def quantized_input(self, x: Any) -> Array:
@@ -84,14 +84,17 @@ class LowPrecision(nn.Module):
         """low + f * BN_anc(branch(x)), or ``low`` without a factor."""
         if self.factor is None:
             return low
+        return low + (self.factor * self.ancillary(x, branch)).astype(low.dtype)
+
+    def ancillary(self, x: Any, branch: type[nn.Module]) -> Array:
+        """BN_anc(branch(x)), without the factor."""
         training = self._trains_branch()
         fields = {**layer_fields(self), "use_bias": False, "kernel_init": default_kernel_init}
         layer: Any = branch(**fields, **self._place("ancillary_conv"))
         axes = {"axis_name": self.axis_name, "axis_index_groups": self.axis_index_groups}
         config = {"momentum": Unit.momentum, "epsilon": Unit.epsilon, **axes}
         norm = AncillaryNorm(**config, **self._place("ancillary_norm"))
-        ancillary = norm(layer(x), use_running_average=not training)
-        return low + (self.factor * ancillary).astype(low.dtype)
+        return norm(layer(x), use_running_average=not training)
 
     def _place(self, name: str) -> dict[str, Any]:
         """The fields that make a module with this name a child of the layer, or of its ``home``."""
@@ -112,8 +115,8 @@ class LowPrecision(nn.Module):
         return training
 
 
-class _Kernel(nn.Module):
-    """Qw(kernel), with learned scales in the scope of this module."""
+class Scales(nn.Module):
+    """Qw(kernel), float32, with the learned scales of the kernel in the scope of this module."""
 
     weights: WeightQuantizer
 

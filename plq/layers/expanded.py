@@ -4,6 +4,7 @@ Everything that leaves with the ancillary branch lives in two collections of its
 (trained) and ``ancillary_stats`` (batch statistics): to remove the branch is to remove these two.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from plq.layers.pre_activation import PreActivation
 from plq.layers.unit import Unit
 
 MERGES = ("add", "subtract", "concat")
+LayerFactor = Array | float | Mapping[str, Array]  # f of all layers, or of each by its path
 
 
 @flax.struct.dataclass
@@ -97,6 +99,22 @@ def checked_factor(factor: Any) -> Any:
     if not isinstance(factor, jax.core.Tracer) and not 0 <= np.asarray(factor) <= 1:
         raise UserError(f"factor={factor}: allowed 0 to 1, or None")
     return factor
+
+
+def checked_layer_factor(factor: Any) -> Any:
+    """`checked_factor` of a `LayerFactor`."""
+    if isinstance(factor, Mapping):
+        return {path: checked_factor(own) for path, own in factor.items()}
+    return checked_factor(factor)
+
+
+def factor_at(factor: Any, path: str) -> Any:
+    """f of the layer at this path. Raises UserError if there is none for it."""
+    if not isinstance(factor, Mapping):
+        return factor
+    if path not in factor:
+        raise UserError(f"factor: found none for the layer {path}, allowed one for each layer with a branch")
+    return factor[path]
 
 
 class ExpandedUnit(nn.Module):

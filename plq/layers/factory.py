@@ -1,23 +1,30 @@
 """The layers that a network is built from, injected so that each network is written once."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 
 from plq.checks import choice, require_types
 from plq.errors import UserError
-from plq.layers.expanded import MERGES, ConcatConv, ExpandedPreActivation, ExpandedUnit, checked_factor
+from plq.layers.config_rules import stated_rules
+from plq.layers.expanded import (
+    MERGES,
+    ConcatConv,
+    ExpandedPreActivation,
+    ExpandedUnit,
+    LayerFactor,
+    checked_layer_factor,
+    factor_at,
+)
 from plq.layers.pre_activation import PreActivation
 from plq.layers.unit import Unit
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
 from plq.quant.registry import activation_quantizer, options_of, weight_quantizer
 
-LayerFactor = Array | float | Mapping[str, Array]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -41,6 +48,7 @@ class QuantConfig:
     granularity: str = ""  # of weight scales; lsq: layer, channel; syq: position, row, layer; empty: the first of these
     eta: float = 0.05  # syq at 2 bits: a weight below this share of the largest magnitude becomes 0
     dtype: str = "float32"  # in which layers compute: float32, bfloat16
+    rules: tuple[dict, ...] = dataclasses.field(default=(), hash=False)  # of one's own network; see docs/own_network.md
 
     def weight_quantizer(self) -> WeightQuantizer:
         """The inner layers' weight quantizer. Raises UserError, as all of this class does."""
@@ -75,6 +83,7 @@ class QuantConfig:
         if not 1 <= self.gradient_bits <= FLOAT_BITS:
             raise UserError(f"quant.gradient_bits={self.gradient_bits}: allowed 1 to 31, or 32 for float")
         choice("quant.dtype", self.dtype, DTYPES)
+        stated_rules(self.rules, self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +126,12 @@ def expanded_factory(precision: QuantConfig, merge: str, factor: LayerFactor, no
     A mapping gives each layer a factor of its own, by its name. ``norm``: whether branches have a batch norm.
     """
     choice("expansion.merge", merge, MERGES)
-    for own in factor.values() if isinstance(factor, Mapping) else [factor]:
-        checked_factor(own)
+    checked_layer_factor(factor)
     plain = plain_factory(precision)
 
     def inner(*args, name: str, **kwargs) -> ExpandedUnit:
         low: Any = plain.inner(*args, conv=ConcatConv, parent=None, **kwargs)
-        own = factor[name] if isinstance(factor, Mapping) else factor
-        return ExpandedUnit(low, merge, own, norm, name=name)
+        return ExpandedUnit(low, merge, factor_at(factor, name), norm, name=name)
 
     def entry(make: Callable[..., Any], fork: bool, *, name: str, **kwargs: Any) -> ExpandedPreActivation:
         return ExpandedPreActivation(make(parent=None, **kwargs), fork, name=name)

@@ -14,11 +14,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.core import FrozenDict, Scope
-from jax import Array
 
 from plq.errors import UserError
 from plq.layers.dropin import Conv, Dense, LowPrecision, layer_fields
-from plq.layers.expanded import checked_factor
+from plq.layers.expanded import LayerFactor, checked_layer_factor, factor_at
 from plq.layers.norm_axes import NO_AXIS, NormAxis, norm_axes
 from plq.layers.rule import Rule, as_rules
 
@@ -35,14 +34,14 @@ def rule_for(module: nn.Module, rules: Iterable[Rule], root: tuple[str, ...] = (
 
 @contextlib.contextmanager
 def converting(
-    rules: Iterable[Rule] | Rule, factor: Array | float | None = None, root: tuple[str, ...] = ()
+    rules: Iterable[Rule] | Rule, factor: LayerFactor | None = None, root: tuple[str, ...] = ()
 ) -> Iterator[set[Rule]]:
     """`plq.layers.convert.convert` for whatever runs inside: ``network.apply(variables, x, method="encode")``.
 
     ``root`` is what the paths of all layers begin with and the patterns do not. Gives the rules used so far. For a
     module that is itself made with `nn.jit` use `convert`: what is compiled already is not converted again.
     """
-    interceptor = _Interceptor(as_rules(rules), checked_factor(factor), root)
+    interceptor = _Interceptor(as_rules(rules), checked_layer_factor(factor), root)
     with nn.intercept_methods(interceptor):
         yield interceptor.used
 
@@ -86,7 +85,7 @@ class _Place:
 @dataclasses.dataclass
 class _Interceptor:
     rules: tuple[Rule, ...]
-    factor: Array | float | None
+    factor: LayerFactor | None
     root: tuple[str, ...]
     used: set[Rule] = dataclasses.field(default_factory=set)
     places: list[_Place] = dataclasses.field(default_factory=list)
@@ -114,7 +113,8 @@ class _Interceptor:
     def _layer(self, module: Any, rule: Rule, place: _Place) -> Any:
         """In a rewound scope: a layer may be called more than once."""
         axis = self.axes.get("/".join(module.path), NO_AXIS)
-        fields = {**layer_fields(module), **rule.fields(self.factor), **dataclasses.asdict(axis)}
+        factor = factor_at(self.factor, "/".join(module.path[len(self.root) :])) if rule.expand else None
+        fields = {**layer_fields(module), **rule.fields(factor), **dataclasses.asdict(axis)}
         return COUNTERPARTS[type(module)](**fields, home=place.home(), parent=module.scope.rewound())
 
     def _norm_axes(self, module: nn.Module, method: str, args: Any, kwargs: Any) -> Mapping[str, NormAxis]:
@@ -130,13 +130,14 @@ class _Interceptor:
             self.looking = False
 
 
-def mark(scope: Scope, rules: tuple[Rule, ...], factor: Array | float | None) -> None:
+def mark(scope: Scope, rules: tuple[Rule, ...], factor: LayerFactor | None) -> None:
     """Note the conversion in a flag of the scope, by which `nn.jit` tells calls apart: another factor compiles anew.
 
     A traced factor belongs to one trace alone, and an initialization is to see every layer: these never match.
     """
-    fresh = scope.get_flag("initializing", False) or isinstance(factor, jax.core.Tracer)
-    value = None if fresh or factor is None else float(np.asarray(factor))
+    factors = jax.tree.leaves(factor)
+    fresh = scope.get_flag("initializing", False) or any(isinstance(own, jax.core.Tracer) for own in factors)
+    value = None if fresh or not factors else tuple(float(np.asarray(own)) for own in factors)
     scope.flags = FrozenDict({**scope.flags, "plq.conversion": next(_numbers) if fresh else (rules, value)})
 
 

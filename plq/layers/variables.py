@@ -109,6 +109,12 @@ def ancillary_leaves(tree: Any) -> list[str]:
     return [path for path, _ in leaves_with_path(tree) if path not in kept]
 
 
+def kept(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The collections of the network that is served: all but the ancillary ones, `KEPT` among them in any case."""
+    names = dict.fromkeys((*KEPT, *variables))
+    return {name: variables.get(name, {}) for name in names if name not in ANCILLARY}
+
+
 def merged(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """The nested Mapping as nested dicts, with the leaves of another one in place of its own or beside them."""
     inner = lambda name: merged(tree.get(name, {}), value) if is_mapping(value := other[name]) else value

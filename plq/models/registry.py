@@ -1,16 +1,18 @@
 """Networks by name, and the one function that builds any of them, plain or expanded."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 
 from plq.checks import at_least, choice, require_types, shown
-from plq.errors import UserError
-from plq.layers.factory import LayerFactor, LayerFactory, QuantConfig, expanded_factory, plain_factory
+from plq.errors import UserError, nearest
+from plq.layers.expanded import LayerFactor
+from plq.layers.factory import LayerFactory, QuantConfig, expanded_factory, plain_factory
 from plq.models.alexnet import AlexNet
+from plq.models.importing import WHERE
 from plq.models.mobilenet import STRIDES, MobileNetV1, MobileNetV2
 from plq.models.resnet import BLOCKS, SHORTCUTS, ResNet
 from plq.models.svhn import SVHNNet
@@ -28,6 +30,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{6 * n + 2}": partial(ResNet, stages=(n, n, n), small_images=True) for n in (3, 5, 7, 9)},
 }
 OPTIONS = ("width", "dropout", "shortcut", "block", "stride")
+FREE = ("precision", "num_classes", "dropout")  # in these a network may differ from the one that it starts from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Architecture:
     name: str
     num_classes: int
     precision: QuantConfig
+    code: ClassVar[None] = None
     width: float = 1.0
     dropout: float = 0.0
     shortcut: str = "projection"
@@ -49,7 +53,8 @@ class Architecture:
     def check(self) -> None:
         """Raise UserError unless every field has its type and is legal."""
         require_types("model", self)
-        choice("model.name", self.name, NETWORKS)
+        if self.name not in NETWORKS:
+            raise UserError(f"model.name={self.name}: unknown; {nearest(self.name, NETWORKS)}, or {WHERE}")
         at_least("model.num_classes", self.num_classes, 1)
         if not 0 < self.width <= 16:
             raise UserError(f"model.width={self.width}: allowed above 0, up to 16")
@@ -91,7 +96,20 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         """Plain nested dict, read back by `from_json`."""
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        del fields["precision"]["rules"]  # of somebody's own network alone
+        return fields
+
+    def starts_from(self, fields: Mapping[str, Any]) -> str:
+        """What the model of this description is, in words. Raises UserError if it is another network."""
+        if "network" in fields:
+            raise UserError(f"found the network {fields['network']}, this one is {self.name}")
+        found = Architecture.from_json(dict(fields))
+        for field in dataclasses.fields(Architecture):
+            theirs, ours = getattr(found, field.name), getattr(self, field.name)
+            if field.name not in FREE and theirs != ours:
+                raise UserError(f"has {field.name}={theirs}, this network {field.name}={ours}")
+        return f"W{found.precision.weight_bits}/A{found.precision.activation_bits} {found.name}"
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Architecture":

@@ -31,20 +31,21 @@ class Source:
     exact: stripped_model.Model
 
 
-def read_source(path: Path) -> Source:
-    """Raises UserError for anything that is not a whole, stripped model."""
-    served, (variables, description) = stripped_model.load(path), read_model(path)
+def read_source(path: Path, network: Any = None) -> Source:
+    """Raises UserError for anything that is not a whole, stripped model. ``network``: see `stripped_model.load`."""
+    served, (variables, description) = stripped_model.load(path, network), read_model(path)
     architecture = description["architecture"]
-    if architecture["precision"]["dtype"] == "float32":
+    if architecture.get("precision", {}).get("dtype", "float32") == "float32":
         return Source(served, served)
     exact = {**architecture, "precision": {**architecture["precision"], "dtype": "float32"}}
     return Source(served, stripped_model.from_variables(variables, {**description, "architecture": exact}, str(path)))
 
 
 def freeze(
-    network: nn.Module | str | Path,
+    model: nn.Module | str | Path,
     variables: Mapping[str, Any] | None = None,
     *,
+    network: Any = None,
     image_shape: tuple[int, int, int] | None = None,
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
@@ -53,7 +54,8 @@ def freeze(
     """A low-precision network as a graph of few-bit integers, compared with the network on noise.
 
     Args:
-        network: a stripped model's folder, alone; or a Linen network of plq without a branch, with the rest.
+        model: a stripped model's folder, alone; or a Linen network of plq without a branch, with the rest.
+        network: of a folder whose network is not one of plq: its Linen class, or "package.module:Network".
         variables: its ``params`` and ``batch_stats``.
         image_shape: [height, width, channels].
         mean: of pixels from 0 to 255, one number or one per channel; the network sees (pixel - mean) / std.
@@ -61,16 +63,18 @@ def freeze(
         class_names: one for each logit; None: their numbers.
     Raises UserError for variables that are not stripped, for what has no graph, and if the two differ beyond ties.
     """
-    if isinstance(network, (str, Path)):
+    if isinstance(model, (str, Path)):
         if variables is not None:
             raise UserError("freeze: found a folder and variables, allowed a folder alone")
-        model = read_source(Path(network)).exact
+        exact = read_source(Path(model), network).exact
     else:
+        if network is not None:
+            raise UserError("freeze: found network= beside a network, allowed it with a folder")
         if variables is None or image_shape is None:
             raise UserError("freeze: found a network alone, allowed a network with variables and image_shape")
-        model = stripped_model.from_network(network, variables, image_shape, mean, std, class_names)
-    frozen = from_frozen(freeze_model(model))
-    compare_on_noise(frozen, model)
+        exact = stripped_model.from_network(model, variables, image_shape, mean, std, class_names)
+    frozen = from_frozen(freeze_model(exact))
+    compare_on_noise(frozen, exact)
     return frozen
 
 

@@ -34,14 +34,24 @@ class Servable(Protocol):
         """An image uint8 [height, width, channels] brought to the network's size as the test images were."""
 
 
-def open_model(given: Path | Address) -> Servable:
-    """Raises UserError for anything that is neither."""
+def open_model(given: Path | Address, network: Any = None) -> Servable:
+    """Raises UserError for anything that is neither.
+
+    ``network``: of a stripped model whose network is not one of plq, see `plq.runtime.stripped_model.load`.
+    """
     with staged_input(given) as path:
         if path.is_file() or (path.suffix == ".plq" and not path.exists()):
+            require_no_network(network, given)
             return frozen.load(path)
         from plq.runtime import stripped_model  # needs Flax, which a frozen model does without
 
-        return stripped_model.load(path)
+        return stripped_model.load(path, network)
+
+
+def require_no_network(network: Any, given: Path | Address) -> None:
+    """Raise UserError if the code of a network was named for a frozen file."""
+    if network is not None:
+        raise UserError(f"network={network}: has no effect, {given} is a frozen file, which needs no code")
 
 
 def read_image(path: Path, model: Servable, convert: bool) -> np.ndarray:

@@ -23,9 +23,9 @@ from plq.checkpoint.store import open_store
 from plq.data.augment import normalize
 from plq.data.resize import resize_batch, resize_image
 from plq.distributed.devices import devices
-from plq.errors import UserError
-from plq.layers.variables import KEPT, ancillary_leaves, as_dicts, nest
-from plq.models.registry import Architecture
+from plq.errors import UserError, one_line
+from plq.layers.variables import ancillary_leaves, as_dicts, flatten, kept, leaf_path, nest
+from plq.models.trainable import from_json
 from plq.storage.address import Address
 from plq.storage.staging import staged_input
 
@@ -34,9 +34,10 @@ from plq.storage.staging import staged_input
 class Model:
     """A low-precision network with its variables and everything needed to feed it an image.
 
-    ``network`` is a Flax module that holds no code of the ancillary branch; ``variables`` are ``params`` and
-    ``batch_stats``. ``image_shape`` is [height, width, channels]; ``mean`` and ``std`` are in units of 0..255. ``fit``:
-    larger and smaller images are squared ("square") or their middle is taken ("center").
+    ``network`` is a Flax module without any code of the ancillary branch, called as ``network(images)``; ``variables``
+    are ``params``, ``batch_stats`` and what other collections somebody's own network has. ``image_shape`` is [height,
+    width, channels]; ``mean`` and ``std`` are in units of 0..255. ``fit``: larger and smaller images are squared
+    ("square") or their middle is taken ("center").
     """
 
     network: nn.Module
@@ -64,9 +65,12 @@ class Model:
         return jax.jit(lambda variables, x: self.network.apply(variables, normalize(x, self.mean, self.std)))
 
 
-def load(path: str | Path | Address) -> Model:
+def load(path: str | Path | Address, network: Any = None) -> Model:
     """Read a model folder, also at an address (gs://, s3://).
 
+    Args:
+        network: the code of a network that is not one of plq: its class, or "package.module:Network". A folder never
+            makes plq import anything.
     Raises UserError for anything that is not a whole, stripped model of plq.
     """
     with staged_input(path) as folder:
@@ -74,17 +78,28 @@ def load(path: str | Path | Address) -> Model:
             store = open_store(folder)
             _require_stripped(nest(dict(store.leaves(store.choose(None)))), str(path))
         variables, description = read_model(folder)
-    return from_variables(variables, description, str(path))
+    return from_variables(variables, description, str(path), network)
 
 
-def from_variables(variables: Mapping[str, Any], description: dict[str, Any], source: str = "variables") -> Model:
-    """The model of variables in hand. Raises UserError, naming the leaves, if they are unstripped or do not fit."""
+def from_variables(
+    variables: Mapping[str, Any], description: dict[str, Any], source: str = "variables", network: Any = None
+) -> Model:
+    """The model of variables in hand. Raises UserError, naming the leaves, if they are unstripped or do not fit.
+
+    ``network``: see `load`.
+    """
     devices()
     _require_stripped(variables, source)
     try:
+        architecture = from_json(description["architecture"], network)
+    except KeyError as error:
+        raise UserError(f"{source}: its description lacks or misstates {error}") from error
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    try:
         model = Model(
-            network=Architecture.from_json(description["architecture"]).plain(),
-            variables=jax.tree.map(jnp.asarray, {**{name: {} for name in KEPT}, **as_dicts(variables)}),
+            network=architecture.plain(),
+            variables=jax.tree.map(np.asarray, kept(as_dicts(variables))),
             image_shape=tuple(description["image_shape"]),
             mean=tuple(description["mean"]),
             std=tuple(description["std"]),
@@ -94,8 +109,7 @@ def from_variables(variables: Mapping[str, Any], description: dict[str, Any], so
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{source}: its description lacks or misstates {error}") from error
-    _check_variables(model, source)
-    return model
+    return _fitted(model, source)
 
 
 def from_network(
@@ -111,13 +125,11 @@ def from_network(
     ``class_names``: None numbers them.
     """
     _require_stripped(variables, "variables")
-    kept = {name: variables.get(name, {}) for name in KEPT}
+    served = kept(variables)
     images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    classes = jax.eval_shape(network.apply, kept, images).shape[-1]
+    classes = jax.eval_shape(network.apply, served, images).shape[-1]
     names = tuple(map(str, range(classes) if class_names is None else class_names))
-    model = Model(network, kept, image_shape, tuple(mean), tuple(std), names, "square", {})
-    _check_variables(model, "variables")
-    return model
+    return _fitted(Model(network, served, image_shape, tuple(mean), tuple(std), names, "square", {}), "variables")
 
 
 def _require_stripped(tree: Any, source: str) -> None:
@@ -128,8 +140,15 @@ def _require_stripped(tree: Any, source: str) -> None:
         raise UserError(f"{source}: {found}; strip it first: plq prune --workdir DIR --out PATH")
 
 
-def _check_variables(model: Model, source: str) -> None:
-    """The file's leaves are those of the described network, in name, shape and dtype."""
+def _fitted(model: Model, source: str) -> Model:
+    """The model with its variables in the structure of the network's own.
+
+    Raises UserError, naming the leaves, unless they are those of the network in name, shape and dtype.
+    """
     images = jax.ShapeDtypeStruct((1, *model.image_shape), np.float32)
-    wanted = jax.eval_shape(model.network.init, jax.random.key(0), images)
+    with one_line(f"{source}: its network"):
+        wanted = nn.meta.unbox(jax.eval_shape(model.network.init, jax.random.key(0), images))
     require_same_leaves(leaf_shapes(model.variables), leaf_shapes(wanted), source)
+    found = flatten(model.variables)
+    in_place = jax.tree_util.tree_map_with_path(lambda path, _: jnp.asarray(found[leaf_path(path)]), wanted)
+    return dataclasses.replace(model, variables=kept(in_place))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plq.data.augment import normalize
+from plq.layers.dropin import LowPrecision
 from plq.layers.expanded import ExpandedUnit
 from plq.layers.unit import Unit
 from plq.train.state import State
@@ -26,7 +27,9 @@ def branch_shares(task: TrainSpec, state: State, images: Array) -> dict[str, Arr
         output, module, path = next_function(*args, **kwargs), context.module, "/".join(context.module.path)
         if isinstance(module, Unit) and context.method_name == "__call__":
             low[path] = jnp.abs(output).mean()
-        if isinstance(module, ExpandedUnit) and context.method_name == "ancillary":
+        if isinstance(module, LowPrecision) and context.method_name == "merged":
+            low[path] = jnp.abs(args[0]).mean()
+        if isinstance(module, (ExpandedUnit, LowPrecision)) and context.method_name == "ancillary":
             ancillary[path] = jnp.abs(module.factor * output).mean()
         return output
 

@@ -7,7 +7,7 @@ from jax import Array
 
 from plq.data.augment import normalize
 from plq.layers.scales import calibrate
-from plq.layers.variables import KEPT
+from plq.layers.variables import kept
 from plq.train.state import State
 from plq.train.step import TrainSpec
 
@@ -22,8 +22,9 @@ def calibrated(task: TrainSpec, state: State, images: Array, kernels: bool) -> S
     Args:
         kernels: also set the learned scales of weights, from the kernels.
     """
-    variables = {name: state.variables.get(name, {}) for name in KEPT}
     keys = dict(zip(("dropout", "gradient"), jax.random.split(jax.random.key(task.seed)), strict=True))
+    keys["params"] = keys["dropout"]  # of streams of other names
     x = normalize(images, task.mean, task.std)
-    params = calibrate(task.architecture.plain(), variables, x, kernels=kernels, train=True, rngs=keys)["params"]
-    return dataclasses.replace(state, weights={**state.weights, "params": params})
+    variables = kept(state.variables)
+    changed = calibrate(task.architecture.plain(), variables, x, kernels=kernels, train=True, rngs=keys)
+    return dataclasses.replace(state, weights={**state.weights, "params": changed["params"]})

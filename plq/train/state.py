@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from plq.models.registry import Architecture
+from plq.models.trainable import Trainable
 
 Tree = dict[str, Any]
 
@@ -38,7 +39,8 @@ class Metrics:
 @flax.struct.dataclass
 class State:
     """step: int32 scalar, the number of updates made.
-    weights: {"params": ..., "ancillary": ...}, trained. statistics: {"batch_stats": ..., "ancillary_stats": ...}.
+    weights: {"params": ..., "ancillary": ...}, trained. statistics: {"batch_stats": ..., "ancillary_stats": ...} and
+    whatever other collections the network has.
     moments: the optimizer's state over ``weights``. After removal the ancillary names are absent everywhere.
     """
 
@@ -60,7 +62,7 @@ class State:
 
 
 def init_state(
-    architecture: Architecture,
+    architecture: Trainable,
     merge: str,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, ...],
@@ -75,12 +77,14 @@ def init_state(
     images = jnp.zeros((1, *image_shape), jnp.float32)
     key = jax.random.key(seed, impl="rbg")
     variables = _initializer(architecture, merge, norm)(key, images)
-    weights = {name: variables[name] for name in ("params", "ancillary")}
-    statistics = {name: variables.get(name, {}) for name in ("batch_stats", "ancillary_stats")}
+    weights: Tree = {name: variables[name] for name in ("params", "ancillary") if name in variables}
+    names = dict.fromkeys(("batch_stats", *(["ancillary_stats"] if "ancillary" in weights else []), *variables))
+    statistics = {name: variables.get(name, {}) for name in names if name not in weights}
     return State(jnp.zeros((), jnp.int32), weights, statistics, optimizer.init(weights), Metrics.zero())
 
 
 @lru_cache(maxsize=4)
-def _initializer(architecture: Architecture, merge: str, norm: bool) -> Callable[[Array, Array], Tree]:
+def _initializer(architecture: Trainable, merge: str, norm: bool) -> Callable[[Array, Array], Tree]:
     """Compiled once for all seeds."""
-    return jax.jit(architecture.expanded(merge, 1.0, norm).init)
+    init = architecture.expanded(merge, 1.0, norm).init
+    return jax.jit(lambda key, images: nn.meta.unbox(init(key, images)))

@@ -11,7 +11,7 @@ import optax
 from jax import Array
 
 from plq.data.augment import Augmentation, augment, normalize
-from plq.models.registry import Architecture
+from plq.models.trainable import Trainable
 from plq.train.factor import FactorSchedule
 from plq.train.loss import correct, cross_entropy
 from plq.train.state import Metrics, State, Tree
@@ -23,7 +23,7 @@ Sums = tuple[Tree, Array, Array]  # gradients, loss, hits
 class TrainSpec:
     """Everything a step depends on besides state and batch; all of it fixed for a run."""
 
-    architecture: Architecture
+    architecture: Trainable
     merge: str
     factor: FactorSchedule
     optimizer: optax.GradientTransformation
@@ -52,6 +52,7 @@ def train_step(
     """
     key = jax.random.fold_in(jax.random.key(task.seed), state.step)
     augment_key, dropout_key, gradient_key = jax.random.split(key, 3)
+    other_key = jax.random.fold_in(key, 3)  # of streams of other names, which Flax takes from "params"
     x = normalize(augment(augment_key, images, task.augmentation), task.mean, task.std)
     network, weights = task.network(state), whole(state.weights)
 
@@ -66,7 +67,7 @@ def train_step(
         return (gradients, loss, correct(logits, labels).sum()), {**statistics, **changed}
 
     over = part if task.accumulate == 1 else _in_parts(part, task.accumulate, weights)
-    keys = {"dropout": dropout_key, "gradient": gradient_key}
+    keys = {"dropout": dropout_key, "gradient": gradient_key, "params": other_key}
     (gradients, loss, hits), statistics = over(state.statistics, x, labels, keys)
     updates, moments = task.optimizer.update(gradients, state.moments, state.weights)
     return State(

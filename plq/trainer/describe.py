@@ -39,7 +39,7 @@ SUMMED = ("parameters", "ancillary_parameters", *BYTES, "macs", "bit_operations"
 
 def rows_of(config: Config, image_shape: Shape, num_classes: int) -> list[Row]:
     """The layers in the order in which data passes them. Raises UserError for images that the network cannot take."""
-    architecture = config.architecture(num_classes)
+    architecture = config.architecture(num_classes, image_shape)
     plain = architecture.plain()
     starts_plain = config.expansion.leave and config.factor.over(1).end_step == 0
     expansion = config.expansion
@@ -54,7 +54,7 @@ def rows_of(config: Config, image_shape: Shape, num_classes: int) -> list[Row]:
                 kind=layer.kind,
                 weight_bits=layer.weight_bits,
                 input_bits=cost.input_bits,
-                output_bits=layer.activation_bits,
+                output_bits=cost.output_bits,
                 output_shape=layer.output_shape,
                 parameters=layer.parameters,
                 ancillary_parameters=trained.ancillary_parameters,

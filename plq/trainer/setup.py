@@ -15,16 +15,15 @@ from plq.checkpoint.match import leaf_shapes
 from plq.checkpoint.prune import prune
 from plq.checkpoint.warm_start import WarmStart, read_start, warm_start_from
 from plq.config.schema import Config
-from plq.data.augment import Augmentation
 from plq.data.loader import DataLoader
 from plq.data.order import steps_per_epoch
 from plq.data.prefetch import prefetch_to_device
 from plq.data.sets import SetInfo, default_splits, describe
 from plq.errors import UserError
-from plq.layers.describe import Layer, expanded_layers, layer_table, variable_roles
+from plq.layers.describe import Layer, layer_table, variable_roles
 from plq.layers.variables import flatten
+from plq.models.trainable import Trainable
 from plq.train.branch import branch_shares
-from plq.train.calibrate import calibrated
 from plq.train.factor import FactorSchedule
 from plq.train.mesh import (
     batch_sharding,
@@ -35,10 +34,12 @@ from plq.train.mesh import (
     require_split,
     state_shardings,
 )
-from plq.train.optimizer import learning_rate, make_optimizer
+from plq.train.optimizer import learning_rate
 from plq.train.state import Metrics, State, init_state
 from plq.train.step import TrainSpec, logits_of, train_step
 from plq.trainer.evaluation import all_logits, evaluation, open_loader
+from plq.trainer.spec import factor_over, train_spec
+from plq.trainer.start import initial_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,39 +78,27 @@ class Setup:
         return learning_rate(self.config.optimizer, self.total_steps)
 
     @cached_property
-    def task(self) -> TrainSpec:
-        config, data = self.config, self.config.data
-        architecture = config.architecture(len(self.info.class_names))
-        expansion = config.expansion
-        network = architecture.expanded(expansion.merge, 1.0, expansion.norm)
-        return TrainSpec(
-            architecture=architecture,
-            merge=expansion.merge,
-            factor=self._factor(network),
-            optimizer=make_optimizer(config.optimizer, self.total_steps, variable_roles(network, self.image_shape)),
-            augmentation=Augmentation(data.pad, data.flip and not data.crop, data.brightness, data.contrast),
-            mean=data.mean,
-            std=data.std,
-            label_smoothing=config.train.label_smoothing,
-            seed=config.train.seed,
-            accumulate=config.train.accumulate,
-            norm=expansion.norm,
-        )
+    def architecture(self) -> Trainable:
+        """The network. Raises UserError for one that does not fit the images, or is not as it should be."""
+        return self.config.architecture(len(self.info.class_names), self.image_shape)
 
-    def _factor(self, network: nn.Module) -> FactorSchedule:
-        """f over this run; it knows the expanded layers of the network where each has its own."""
-        factor = self.config.factor.over(self.total_steps)
-        if factor.order == "together":
-            return factor
-        return dataclasses.replace(factor, layers=expanded_layers(network, self.image_shape))
+    @property
+    def expanded(self) -> nn.Module:
+        """The network with its branches."""
+        return self.architecture.expanded(self.config.expansion.merge, 1.0, self.config.expansion.norm)
+
+    @cached_property
+    def task(self) -> TrainSpec:
+        return train_spec(self)
+
+    @cached_property
+    def factor(self) -> FactorSchedule:
+        return factor_over(self)
 
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the network as it starts: with its branches, unless f is 0 from the beginning."""
-        architecture = self.task.architecture
-        starts_plain = self._gone(0)
-        network = architecture.plain() if starts_plain else architecture.expanded(self.task.merge, 1.0, self.task.norm)
-        return layer_table(network, self.image_shape)
+        return layer_table(self.architecture.plain() if self._gone(0) else self.expanded, self.image_shape)
 
     @cached_property
     def step(self) -> Callable[[State, jax.Array, jax.Array], State]:
@@ -143,55 +132,31 @@ class Setup:
         return jax.jit(function, in_shardings=(None, self.sharding), out_shardings=replicated(self.mesh))
 
     def initial_state(self) -> State:
-        """The state of step 0, on the mesh: fresh or inherited weights, and scales calibrated on the first batch.
-
-        Raises UserError if a calibrated scale is not finite.
-        """
-        state, warm_start = self.pruned(self._init(), 0), self.warm_start
-        if warm_start is not None:
-            weights, statistics = warm_start.into(state.weights), warm_start.into(state.statistics)
-            state = dataclasses.replace(state, weights=weights, statistics=statistics)
-        state, kernels = place(self.mesh, state), warm_start is not None
-        if not self._learned:
-            return state
-
-        def calibrate(state: State, images: jax.Array) -> State:
-            state = calibrated(self.task, self.whole(state), images, kernels)
-            return jax.lax.with_sharding_constraint(state, state_shardings(self.mesh, state))
-
-        state = jax.jit(calibrate)(state, self.batch(0)[0])
-        self._require_finite_scales(state)
-        return state
-
-    def _require_finite_scales(self, state: State) -> None:
-        weights = flatten(state.weights)
-        for path, scale in self.replicate({path: weights[path] for path in self._learned}).items():
-            if not np.isfinite(scale).all():
-                found = np.asarray(scale)[~np.isfinite(scale)][0]
-                cause = "what its layer gets from the weights so far overflows or is not a number"
-                raise UserError(f"calibration on the first batch: {path} is {found}, allowed finite scales; {cause}")
+        """The state of step 0, on the mesh (`plq.trainer.start`)."""
+        return initial_state(self)
 
     @cached_property
     def warm_start(self) -> WarmStart | None:
         """What ``model.init_from`` gives; None without it. Raises UserError if it cannot be used."""
         if not self.config.model.init_from:
             return None
-        normalization = {"mean": self.task.mean, "std": self.task.std}
-        source, found = read_start(self.config.model.init_from, self.task.architecture, normalization)
-        return warm_start_from(source, found, leaf_shapes(jax.eval_shape(self._init).variables), self._learned)
+        normalization = {"mean": self.config.data.mean, "std": self.config.data.std}
+        source, found = read_start(self.config.model.init_from, self.architecture, normalization)
+        return warm_start_from(source, found, leaf_shapes(jax.eval_shape(self.init).variables), self.learned)
 
     @cached_property
-    def _learned(self) -> list[str]:
+    def learned(self) -> list[str]:
         """Paths of the scales that quantizers learn."""
-        roles = flatten(variable_roles(self.task.architecture.plain(), self.image_shape))
+        roles = flatten(variable_roles(self.architecture.plain(), self.image_shape))
         return [path for path, role in roles.items() if role == "quantizer"]
 
-    def _init(self) -> State:
+    def init(self) -> State:
+        """A fresh state with its branch, on one device."""
         task = self.task
         return init_state(task.architecture, task.merge, task.optimizer, self.image_shape, task.seed, task.norm)
 
     def _gone(self, step: int) -> bool:
-        end_step = self.task.factor.end_step
+        end_step = self.factor.end_step
         return self.config.expansion.leave and end_step is not None and step >= end_step
 
     def pruned(self, state: Any, step: int) -> Any:
@@ -200,7 +165,7 @@ class Setup:
 
     def abstract_state(self, step: int) -> Any:
         """Shapes, dtypes and shardings of the state at this step."""
-        state = self.pruned(jax.eval_shape(self._init), step)
+        state = self.pruned(jax.eval_shape(self.init), step)
         abstract = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         return jax.tree.map(abstract, state, state_shardings(self.mesh, state))
 
@@ -239,7 +204,7 @@ class Setup:
     def description(self) -> dict[str, Any]:
         """What a served model needs to know, and where it comes from."""
         return {
-            "architecture": self.task.architecture.to_json(),
+            "architecture": self.architecture.to_json(),
             "image_shape": list(self.image_shape),
             "mean": list(self.config.data.mean),
             "std": list(self.config.data.std),
@@ -261,8 +226,8 @@ def assemble(config: Config) -> Setup:
     setup = Setup(config, info, *feeds)
     _check_images(setup)
     steps_per_epoch(len(setup.train), data.batch_size)
-    network = config.architecture(len(info.class_names)).plain()
-    layer_table(network, setup.image_shape)  # refuses images that the network cannot take
+    layer_table(setup.architecture.plain(), setup.image_shape)  # refuses images that the network cannot take
+    _ = setup.factor
     if mesh.shape["fsdp"] > 1:
         require_split(mesh, setup.abstract_state(0).weights)
     return setup

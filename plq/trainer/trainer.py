@@ -14,7 +14,7 @@ from plq.checkpoint.store import Store
 from plq.distributed.preemption import stop_signal
 from plq.distributed.session import is_primary
 from plq.errors import UserError
-from plq.layers.variables import KEPT
+from plq.layers.variables import kept
 from plq.report.log import NoLog, RunLog
 from plq.report.progress import Progress
 from plq.runtime import stripped_model
@@ -159,14 +159,15 @@ class Run:
             self.log.note(f"no model written: f is still {factor:.3g}, and removal is exact at f = 0 only")
             return
         path = self.workdir / "model"
-        variables = jax.device_get(self.setup.replicate({name: self.state.variables.get(name, {}) for name in KEPT}))
+        variables = jax.device_get(self.setup.replicate(kept(self.state.variables)))
         description = self.setup.description()
         description["training"] = {**description["training"], "step": self.step, "test": self.test}
         if is_primary():
             write_model(path, variables, description)
-            self._check(path, stripped_model.load(path))
+            self._check(path, stripped_model.load(path, self.setup.architecture.code))
         else:
-            self._check(path, stripped_model.from_variables(variables, description))
+            code = self.setup.architecture.code
+            self._check(path, stripped_model.from_variables(variables, description, network=code))
 
     def _check(self, path: Path, model: stripped_model.Model) -> None:
         served, labels = self.setup.served_logits(model)
