@@ -48,6 +48,20 @@ class Trained(Converted):
         return logits.astype(jnp.float32) if isinstance(logits, Array) else logits
 
 
+def in_evaluation(network: nn.Module) -> nn.Module:
+    """The network, called as ``network(images)`` in evaluation whatever the defaults of its arguments are.
+
+    Raises UserError if it wants other arguments than images.
+    """
+    inner = network.network if isinstance(network, Converted) else network
+    flags = training_flags(type(inner))
+    defaults = inspect.signature(type(inner).__call__).parameters
+    if isinstance(network, Trained) or all(defaults[name].default is (not value) for name, value in flags):
+        return network
+    rules, factor = (network.rules, network.factor) if isinstance(network, Converted) else ((), None)
+    return Trained(inner, rules, factor, flags)
+
+
 @dataclasses.dataclass(frozen=True)
 class OwnNetwork:
     """A network by its class, its fields, and what its layers become: a `plq.models.trainable.Trainable`.

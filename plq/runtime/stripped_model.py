@@ -23,8 +23,9 @@ from plq.checkpoint.store import open_store
 from plq.data.augment import normalize
 from plq.data.resize import resize_batch, resize_image
 from plq.distributed.devices import devices
-from plq.errors import UserError, one_line
+from plq.errors import UserError, one_line, one_line
 from plq.layers.variables import ancillary_leaves, as_dicts, flatten, kept, leaf_path, nest
+from plq.models.own import in_evaluation
 from plq.models.trainable import from_json
 from plq.storage.address import Address
 from plq.storage.staging import staged_input
@@ -125,9 +126,14 @@ def from_network(
     ``class_names``: None numbers them.
     """
     _require_stripped(variables, "variables")
-    served = kept(variables)
+    served, network = kept(variables), in_evaluation(network)
     images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    classes = jax.eval_shape(network.apply, served, images).shape[-1]
+    with one_line(f"{type(network).__name__} on images {list(image_shape)}"):
+        output = jax.eval_shape(network.apply, served, images)
+    if not isinstance(output, jax.ShapeDtypeStruct) or len(output.shape) < 2:
+        found = f"{type(output).__name__} of {len(jax.tree.leaves(output))} arrays"
+        raise UserError(f"{type(network).__name__}: gives {found}, allowed one array [batch, ..., classes]")
+    classes = output.shape[-1]
     names = tuple(map(str, range(classes) if class_names is None else class_names))
     return _fitted(Model(network, served, image_shape, tuple(mean), tuple(std), names, "square", {}), "variables")
 
