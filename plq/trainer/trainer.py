@@ -57,7 +57,18 @@ class Run:
         if found is None:
             return 0, self.setup.initial_state(), {}
         step, state, record = found
+        self._require_same_files(step, record["data"].get("files", ""))
         return step, state, record["test"]
+
+    @property
+    def _files(self) -> dict[str, str]:
+        return {"files": self.setup.info.fingerprint} if self.setup.info.fingerprint else {}
+
+    def _require_same_files(self, step: int, saved: str) -> None:
+        folder, found = self.setup.config.data.data_dir, self.setup.info.fingerprint
+        if saved and found and saved != found:
+            changed = f"its images, labels or names are not those that this run had at step {step:,}"
+            raise UserError(f"data.data_dir={folder}: {changed}; put them back, or choose another --workdir")
 
     def train(self) -> None:
         """Train to the end. Raises Interrupted after a signal, UserError when the loss is not finite."""
@@ -142,7 +153,7 @@ class Run:
         factor, evaluated = self._factor(), self._due(self.setup.epoch_steps)
         record = {
             "step": self.step,
-            "data": {"seed": self.setup.config.train.seed, "epoch": epoch, "batch": position},
+            "data": {"seed": self.setup.config.train.seed, "epoch": epoch, "batch": position, **self._files},
             "factor": factor,
             "test": self.test,
             "config": self.setup.config.to_json(),
