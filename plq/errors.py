@@ -36,3 +36,12 @@ def nearest(name: str, legal: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, legal, n=1, cutoff=0.5)
     guess = f"did you mean {close[0]}? " if close else ""
     return f"{guess}allowed: {', '.join(legal)}"
+
+
+def first_line(error: BaseException) -> str:
+    """Of the message of an exception from elsewhere, up to 200 characters; its type if there is no message.
+
+    >>> first_line(ValueError("no such thing\\n\\nSee the manual"))
+    'no such thing'
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -14,7 +14,7 @@ from plq.data.arrays import Encoded, stacked
 from plq.data.images import Size, open_image, photograph, pixels, resize
 from plq.data.labels import require_labels
 from plq.data.splits import spans
-from plq.errors import UserError, nearest
+from plq.errors import UserError, first_line, nearest
 from plq.storage.paths import path_of
 
 VERSION = re.compile(r"\d+\.\d+\.\d+$")
@@ -38,7 +38,7 @@ def open_set(name: str, data_dir: str) -> Any:
     try:
         builder = tfds.builder_from_directory(str(versions[-1]))
     except (OSError, ValueError, KeyError, ParseError, tfds.core.dataset_info.DatasetInfoFileError) as error:
-        raise UserError(f"{versions[-1]}: not a readable data set ({_first_line(error)})") from error
+        raise UserError(f"{versions[-1]}: not a readable data set ({first_line(error)})") from error
     _check_format(name, builder)
     return builder
 
@@ -147,8 +147,4 @@ def _chunks(builder: Any, split: str, examples: int) -> Iterator[list[Encoded]]:
             where = lambda index: f"{builder.name} {split} record {index}"
             yield [(record["image"], record["label"], where(index)) for index, record in enumerate(records, start)]
     except (RuntimeError, OSError, ValueError, IndexError) as error:
-        raise UserError(f"{builder.data_path}: split {split} cannot be read ({_first_line(error)})") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{builder.data_path}: split {split} cannot be read ({first_line(error)})") from error

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from plq.data.labels import require_labels
 from plq.data.prepared import class_names, image_shape, is_exif_turned, open_set, split_examples
-from plq.errors import UserError
+from plq.errors import UserError, first_line
 
 LOOKED_AT = 64  # labels looked at before anything else is read: those of all records would take a whole reading
 
@@ -68,8 +68,7 @@ class RecordSource:
         try:
             return self._records[index]
         except (RuntimeError, OSError, ValueError, IndexError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"{self.folder}: {self.where(index)} cannot be read ({reason})") from error
+            raise UserError(f"{self.folder}: {self.where(index)} cannot be read ({first_line(error)})") from error
 
     def where(self, index: int) -> str:
         """A record's name in messages."""

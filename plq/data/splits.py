@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from plq.errors import UserError
+from plq.errors import UserError, first_line
 
 
 class Span(NamedTuple):
@@ -26,9 +26,8 @@ def spans(name: str, sizes: Mapping[str, int], split: str) -> list[Span]:
         found = [_span(read, sizes) for part in split.split("+") for read in _read(part.strip(), known)]
     except (KeyError, ValueError, AssertionError) as error:
         there = ", ".join(f"{part} ({size:,})" for part, size in sizes.items())
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         fields = "see data.train_split, data.test_split"
-        raise UserError(f"split {split!r} of {name}: {line} Splits there: {there}; {fields}") from error
+        raise UserError(f"split {split!r} of {name}: {first_line(error)} Splits there: {there}; {fields}") from error
     if any(span.stop < span.start for span in found):
         raise UserError(f"split {split!r} of {name}: runs backwards, allowed [FROM:TO] with FROM before TO")
     if all(span.stop == span.start for span in found):
