@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core import registered
 
 from plq.data.folder import FOLDER, FolderSource, ImageFolder
 from plq.data.images import photograph
@@ -82,36 +83,41 @@ def _write(folder: ImageFolder, name: str, out: Path) -> None:
         raise UserError(f"{out / name}: its class names did not come back as they were; rename the class folders")
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes a folder's pictures in their order."""
+with registered.skip_registration():  # it is no set that has a name of its own
 
-    VERSION = tfds.core.Version(VERSION)
+    class _Builder(tfds.core.GeneratorBasedBuilder):
+        """Writes a folder's pictures in their order."""
 
-    def __init__(self, folder: ImageFolder, name: str, out: Path) -> None:
-        self.folder, self.name = folder, name
-        super().__init__(data_dir=str(out), file_format="array_record")
+        VERSION = tfds.core.Version(VERSION)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        height, width, channels = self.folder.image_shape
-        features = {
-            "image": tfds.features.Image(shape=(height or None, width or None, channels)),
-            "label": tfds.features.ClassLabel(names=list(self.folder.class_names)),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict({EXIF: True, FILES: self.folder.fingerprint}),
-            disable_shuffling=True,
-        )
+        def __init__(self, folder: ImageFolder, name: str, out: Path) -> None:
+            self.folder, self.name = folder, name
+            super().__init__(data_dir=str(out), file_format="array_record")
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {split: self._generate_examples(split) for split in self.folder.splits}
+        def _info(self) -> tfds.core.DatasetInfo:
+            height, width, channels = self.folder.image_shape
+            features = {
+                "image": tfds.features.Image(shape=(height or None, width or None, channels)),
+                "label": tfds.features.ClassLabel(names=list(self.folder.class_names)),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                metadata=tfds.core.MetadataDict({EXIF: True, FILES: self.folder.fingerprint}),
+                disable_shuffling=True,
+            )
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        source = FolderSource(self.folder, list(self.folder.splits[split]))
-        for index in range(len(source)):
-            data, label = source[index]
-            yield index, {"image": io.BytesIO(packed(data, source.where(index), self.folder.channels)), "label": label}
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            return {split: self._generate_examples(split) for split in self.folder.splits}
+
+        def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+            source = FolderSource(self.folder, list(self.folder.splits[split]))
+            for index in range(len(source)):
+                data, label = source[index]
+                yield (
+                    index,
+                    {"image": io.BytesIO(packed(data, source.where(index), self.folder.channels)), "label": label},
+                )
 
 
 def packed(data: bytes, source: str, channels: int) -> bytes:
