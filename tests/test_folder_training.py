@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from folders import opened, orientation, save, write_classes, write_digits, write_splits
-from runs import tiny, to_the_end
+from runs import tiny, tiny_config, to_the_end
 from test_trainer import CONFIG, assert_same_end, wait_for_step
 
 from plq.cli import describe, predict, prepare
@@ -20,7 +20,7 @@ from plq.data.folder_preparation import prepare_folder, set_name
 from plq.data.images import resize
 from plq.data.source import RecordSource
 from plq.errors import UserError
-from plq.runtime import stripped_model
+from plq.runtime import freezing, stripped_model
 from plq.trainer.evaluation import open_loader
 from plq.trainer.trainer import Interrupted, Run
 
@@ -262,3 +262,10 @@ def test_a_run_with_broken_files_names_the_field(tmp_path):
         setup_of(root, data__batch_size=4)
     with pytest.warns(UserWarning, match="1 of 13 pictures in .* are left out"):
         assert len(setup_of(root, data__batch_size=4, data__corrupt_share=0.1).train) == 6
+
+
+def test_a_frozen_file_keeps_the_name_of_the_labels_and_no_path():
+    """They may lie with the images, wherever these are then."""
+    data = tiny_config(data__name="folder", data__data_dir="/home/a", data__labels="/home/a/b.csv").data.to_dict()
+    kept = freezing._without_folders({"config": {"data": data}})["config"]["data"]
+    assert (kept["data_dir"], kept["labels"], kept["name"]) == ("", "b.csv", "folder")

@@ -43,7 +43,7 @@ def parser() -> Parser:
         "--out", type=path_or_address, required=True, help="the file to write, NAME.plq; the card is NAME.md"
     )
     made.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
-    made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    made.add_argument("--data_dir", default="", help="as data.data_dir (default: as in training, else $TFDS_DATA_DIR)")
     return made
 
 

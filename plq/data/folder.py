@@ -6,6 +6,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +52,19 @@ class ImageFolder:
 
     @property
     def info(self) -> SetInfo:
-        sizes = {split: len(pictures) for split, pictures in self.splits.items()}
-        return SetInfo(FOLDER, self.class_names, sizes, self.fingerprint)
+        return SetInfo(FOLDER, self.class_names, self.sizes, self.fingerprint)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Number of pictures of each split."""
+        return {split: len(pictures) for split, pictures in self.splits.items()}
+
+    @cached_property
     def fingerprint(self) -> str:
         """Of names, labels and bytes of all pictures in all splits; not of times, nor of where the folder is."""
         return _digest([self.class_names, {split: _identities(some) for split, some in self.splits.items()}])
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """1 if all images are grey, else 3."""
         modes = {picture.facts.mode for pictures in self.splits.values() for picture in pictures}
@@ -74,8 +79,7 @@ class ImageFolder:
 
     def chosen(self, split: str) -> list[Picture]:
         """The pictures of a split in TFDS syntax. Raises UserError if it is unknown or empty."""
-        sizes = self.info.splits
-        parts = spans(f"data.data_dir={self.root}", sizes, _with_aliases(split, sizes))
+        parts = spans(f"data.data_dir={self.root}", self.sizes, _with_aliases(split, self.sizes))
         return [picture for part in parts for picture in self.splits[part.split][part.start : part.stop]]
 
     def load(self, split: str, size: Size | None) -> Split:
@@ -111,7 +115,7 @@ class ImageFolder:
 
         Raises UserError if more than the share ``allowed`` of all pictures cannot be read.
         """
-        total = len(self.unreadable) + sum(self.info.splits.values())
+        total = len(self.unreadable) + sum(self.sizes.values())
         if self.unreadable:
             found = f"{len(self.unreadable):,} of {total:,} pictures in {self.root} cannot be read"
             if len(self.unreadable) > allowed * total:

@@ -37,7 +37,8 @@ def open_folder(data_dir: str, labels: str, holdout: float, cache_dir: str = "")
 
 def _root(data_dir: str) -> Path:
     if not data_dir:
-        raise UserError(f"data.data_dir is empty: data.name={FOLDER} needs the folder of the images")
+        how = "set it, or give --data_dir where a command has that"
+        raise UserError(f"data.data_dir is empty: data.name={FOLDER} needs the folder of the images; {how}")
     root = path_of(data_dir)
     if not root.is_dir():
         raise UserError(f"data.data_dir={root}: {'is a file' if root.exists() else 'not there'}, allowed a folder")

@@ -74,7 +74,8 @@ def _require_same(folder: ImageFolder, name: str, out: Path, target: Path) -> No
 
 def _write(folder: ImageFolder, name: str, out: Path) -> None:
     try:
-        _Builder(folder, name, out).download_and_prepare()
+        nothing = tfds.download.DownloadConfig(try_download_gcs=False)
+        _Builder(folder, name, out).download_and_prepare(download_config=nothing)
     except UserError:
         raise
     except FAILURES as error:

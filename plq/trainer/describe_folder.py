@@ -37,7 +37,7 @@ def print_facts(folder: ImageFolder) -> None:
     facts = facts_of(folder)
     splits = list(folder.splits)
     rows = [[name, *counts.values()] for name, counts in facts["classes"].items()]
-    print(format_table(["class", *splits], rows, ["total", *folder.info.splits.values()]))
+    print(format_table(["class", *splits], rows, ["total", *folder.sizes.values()]))
     for side in ("height", "width"):
         print("{}: {min:,} to {max:,} pixels, median {median:,g}".format(side, **facts[side]))
     for name in ("formats", "modes", "ignored"):
