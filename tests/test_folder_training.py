@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -14,7 +15,8 @@ from runs import tiny, tiny_config, to_the_end
 from test_trainer import CONFIG, assert_same_end, wait_for_step
 
 from plq.cli import describe, predict, prepare
-from plq.config.load import build_config, default
+from plq.cli.common import run as run_program
+from plq.config.load import FREE_PER_PROCESS, build_config, default, differences
 from plq.data.digits import load_digits
 from plq.data.folder_preparation import prepare_folder, set_name
 from plq.data.images import resize
@@ -40,8 +42,13 @@ def setup_of(root: Path, **fields):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, digits):
-    return to_the_end(Run(setup_of(digits), tmp_path_factory.mktemp("run")))
+def setup(digits):
+    return setup_of(digits)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, setup):
+    return to_the_end(Run(setup, tmp_path_factory.mktemp("run")))
 
 
 def test_a_folder_trains_as_the_images_in_it(digits, uninterrupted):
@@ -53,11 +60,11 @@ def test_a_folder_trains_as_the_images_in_it(digits, uninterrupted):
     assert stripped_model.load(uninterrupted.workdir / "model").class_names == (*"0123456789",)
 
 
-def test_interrupted_it_ends_the_same(digits, uninterrupted, tmp_path):
+def test_interrupted_it_ends_the_same(setup, uninterrupted, tmp_path):
     for stop in (1, 3):
         with pytest.raises(Interrupted, match=f"step {stop}"):
-            to_the_end(Run(setup_of(digits), tmp_path), stop)
-    again = to_the_end(Run(setup_of(digits), tmp_path))
+            to_the_end(Run(setup, tmp_path), stop)
+    again = to_the_end(Run(setup, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, again.state, uninterrupted.state)
 
 
@@ -80,7 +87,7 @@ def test_killed_by_crops_it_ends_the_same(tmp_path):
     assert_same_end(tmp_path / "killed", to_the_end(Run(setup, tmp_path / "whole")))
 
 
-def test_a_changed_folder_does_not_go_on(tmp_path):
+def test_a_changed_folder_does_not_go_on(tmp_path, monkeypatch):
     root = write_digits(tmp_path / "x", 64, 32)
     with pytest.raises(Interrupted):
         to_the_end(Run(setup_of(root), tmp_path / "run"), 1)
@@ -90,6 +97,10 @@ def test_a_changed_folder_does_not_go_on(tmp_path):
         Run(setup_of(other), tmp_path / "run")
     assert "\n" not in str(caught.value)
     image.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("plq.trainer.trainer.broadcast_from_primary", lambda what, text: "of process 0")
+        with pytest.raises(UserError, match="its images, labels or names are not those of process 0"):
+            Run(setup_of(other), tmp_path / "run")
     assert to_the_end(Run(setup_of(other), tmp_path / "run")).step == 2
 
 
@@ -269,3 +280,24 @@ def test_a_frozen_file_keeps_the_name_of_the_labels_and_no_path():
     data = tiny_config(data__name="folder", data__data_dir="/home/a", data__labels="/home/a/b.csv").data.to_dict()
     kept = freezing._without_folders({"config": {"data": data}})["config"]["data"]
     assert (kept["data_dir"], kept["labels"], kept["name"]) == ("", "b.csv", "folder")
+
+
+def test_the_list_of_labels_may_lie_elsewhere_when_a_run_goes_on():
+    before, now, other = (
+        tiny_config(data__name="folder", **fields).to_dict()
+        for fields in ({"data__labels": "a.csv"}, {"data__labels": "b.csv"}, {"data__holdout": 0.2})
+    )
+    assert differences(before, now) == [] and differences(before, now, FREE_PER_PROCESS) == []
+    assert differences(now, other) == ["data.holdout: saved 0.1, now 0.2"]
+
+
+def test_a_warning_is_shown_once(capsys):
+    def main() -> None:
+        for text in ("one\nline", "another", "one\nline"):
+            with warnings.catch_warnings():  # after which Python has forgotten what it has shown
+                warnings.warn(text, stacklevel=1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        run_program(main)
+    assert capsys.readouterr().err == "plq: warning: one\\nline\nplq: warning: another\n"
