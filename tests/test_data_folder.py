@@ -43,6 +43,7 @@ def test_validation_beside_test_is_a_split_of_its_own(tmp_path):
 def test_classes_alone_are_held_back_by_name(tmp_path, below):
     root = write_classes(tmp_path / "x" / below, count=40)
     before = opened(tmp_path / "x", holdout=0.3)
+    assert len({position(one.name) for one in before.chosen("train+test")}) == 80
     assert 15 <= len(before.chosen("test")) <= 33
     assert all((position(one.name) < 0.3) == (one in before.splits["test"]) for one in before.chosen("train+test"))
     for index in range(30):

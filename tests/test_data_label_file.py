@@ -67,8 +67,9 @@ def test_images_without_a_row_are_said(root):
 def test_a_row_of_what_cannot_be_read_counts_as_unreadable(root):
     (root / "x.png").write_text("x")
     (root / "link.png").symlink_to("gone")
-    folder = labelled(root, rows(*GOOD, "x.png,ant,train", "link.png,ant,train"))
-    assert [line.split(":")[0] for line in sorted(folder.unreadable)] == ["link.png", "x.png"]
+    folder = labelled(root, rows(*GOOD, "x.png,ant,train", "link.png,ant,train", "deep,ant,train"))
+    assert [line.split(":")[0] for line in sorted(folder.unreadable)] == ["deep", "link.png", "x.png"]
+    assert "not a regular file" in min(folder.unreadable)
 
 
 WRONG = {

@@ -67,7 +67,7 @@ class Run:
     def _require_same_files(self, step: int, saved: str) -> None:
         """Raise UserError for another folder of images than that of process 0, or than was ``saved`` at ``step``."""
         folder, found = self.setup.config.data.data_dir, self.setup.info.fingerprint
-        if broadcast_from_primary("files", found) != found:
+        if found and broadcast_from_primary("files", found) != found:
             raise UserError(f"data.data_dir={folder}: its images, labels or names are not those of process 0")
         if saved and found and saved != found:
             changed = f"its images, labels or names are not those that this run had at step {step:,}"
