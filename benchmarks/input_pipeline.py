@@ -33,7 +33,7 @@ class Memory:
 
     def __init__(self, source: RecordSource) -> None:
         self.records = [source[index] for index in range(len(source))]
-        self.where = source.where
+        self.where, self.exif = source.where, source.exif
 
     def __len__(self) -> int:
         return 1_281_167
@@ -46,7 +46,7 @@ class Large(Memory):
     """The same, each record read when it is asked for."""
 
     def __init__(self, source: RecordSource) -> None:
-        self.records, self.where = source, source.where
+        self.records, self.where, self.exif = source, source.where, source.exif
 
 
 def chosen(plan: Plan, steps: int) -> list[tuple[bytes, Box, bool]]:

@@ -42,8 +42,12 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().partition("\n")[0]
+    """Of the message of an exception from elsewhere, up to 200 characters; its type if there is no message.
+
+    >>> first_line(ValueError("no such thing\\n\\nSee the manual"))
+    'no such thing'
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 @contextlib.contextmanager

@@ -471,7 +471,7 @@ def test_what_an_unfinished_run_left_does_not_count_as_taken_space(archive, monk
 
 def test_two_do_not_prepare_one_set(archive):
     _, folder = archive
-    alone = preparation._alone(folder / "sets" / "plq_prepared_photos")
+    alone = preparation.alone(folder / "sets" / "plq_prepared_photos")
     with alone, pytest.raises(UserError, match="another process is preparing it"):
         prepared(folder)
     prepared(folder)

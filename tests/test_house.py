@@ -104,6 +104,7 @@ FREE = {
     "data.train_split",
     "data.test_split",
     "data.data_dir",
+    "data.labels",
     "data.cache_dir",
     "model.init_from",
 }  # checked against the disk
@@ -128,7 +129,7 @@ def test_every_field_refuses_nonsense_by_name(name):
 
 
 USED_ELSEWHERE = {
-    "data.pad": 2, "data.threads": 3, "data.corrupt_share": 0.5,
+    "data.pad": 2, "data.threads": 3, "data.corrupt_share": 0.5, "data.labels": "labels.csv", "data.holdout": 0.3,
     "model.options": {"channels": 3}, "quant.rules": ({"pattern": "*"},),
     "quant.granularity": "row", "quant.eta": 0.3, "factor.rate": 0.3, "factor.cutoff": 0.1, "factor.power": 3.0,
     "factor.value": 0.5, "factor.order": "front", "optimizer.beta2": 0.9, "optimizer.epsilon": 1e-3,

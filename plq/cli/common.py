@@ -85,11 +85,24 @@ def local_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _show_once() -> Callable[..., None]:
+    """What shows a warning as one line on stderr, and the same text once: Python itself forgets what it has shown."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        text = f"plq: warning: {printable(named(str(message)))}"
+        if text not in shown:
+            shown.add(text)
+            print(text, file=sys.stderr)
+
+    return show
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a program: status 0, or 2 after one line on stderr that says what was wrong."""
     for name in ("absl", "gcsfs", "google.auth"):  # these log pages of what is then raised
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.formatwarning = lambda message, *_, **__: f"plq: warning: {printable(named(str(message)))}\n"
+    warnings.showwarning = _show_once()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an encoding does not have is shown as an escape
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What a network costs, without data or training: ``plq describe --config configs/X.py[:ARGUMENT]``."""
+"""What a network costs, without training: ``plq describe --config configs/X.py[:ARGUMENT]``."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from plq.cli.config_arguments import config_arguments, parse_config
 from plq.errors import UserError
 
 DESCRIPTION = """Parameters, bytes and operations of a config's network, layer by layer.
-Nothing is trained and no data is read.
+Nothing is trained. Of data.name=folder it also says what the folder holds; no other data is read.
 """
 EPILOG = """W, in, out    bits of the weights, of what the layer is given (8: the image; 32: float) and of what it gives
 training      bytes of all variables in float32 as training starts, with the branch, without the optimizer's moments
@@ -46,15 +46,21 @@ def main(argv: list[str] | None = None) -> None:
     stated = _stated_shape(given.image_shape)
     from plq.config.selection import select
     from plq.distributed.devices import devices
-    from plq.trainer.data_shape import shape_and_classes
+    from plq.trainer.data_shape import described_folder, shape_and_classes
     from plq.trainer.describe import print_table, rows_of, totals
+    from plq.trainer.describe_folder import facts_of, print_facts
 
     config = select(given.config, given.changes).config
     devices()
+    folder = described_folder(config.data)
+    if folder is not None and not given.json:
+        print_facts(folder)
     image_shape, num_classes = shape_and_classes(config.data, stated, given.num_classes)
     rows = rows_of(config, image_shape, num_classes)
     if not given.json:
         print_table(rows)
         return
     what = {"network": config.model.name, "image_shape": image_shape, "num_classes": num_classes}
+    if folder is not None:
+        what["images"] = facts_of(folder)
     print(json.dumps({**what, "layers": [dataclasses.asdict(row) for row in rows], "total": totals(rows)}, indent=1))

@@ -13,7 +13,7 @@ def parser() -> Parser:
     made.add_argument("--step", type=int, help="which checkpoint of --workdir")
     add_network(made, "a training or a stripped model")
     made.add_argument("--split", default="", help="of --model: a split in TFDS syntax (default: the test split)")
-    made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    made.add_argument("--data_dir", default="", help="as data.data_dir (default: as in training, else $TFDS_DATA_DIR)")
     made.add_argument("--batch_size", type=int, default=128, help="of --model")
     return made
 

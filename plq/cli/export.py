@@ -34,7 +34,7 @@ def parser() -> Parser:
     made.add_argument("--name", default="", help="c: what all names begin with (default: model)")
     made.add_argument("--images", type=local_path, nargs="+", default=[], help="to check on (default: the test images)")
     made.add_argument("--convert", action="store_true", help="bring --images to the model's number of channels")
-    made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    made.add_argument("--data_dir", default="", help="as data.data_dir (default: as in training, else $TFDS_DATA_DIR)")
     made.add_argument("--count", type=int, default=1000, help="how many test images to check on (default: 1000)")
     made.add_argument("--unchecked", action="store_true", help="write the file even without images to check on")
     return made

@@ -44,7 +44,7 @@ def parser() -> Parser:
     )
     add_network(made, "a model")
     made.add_argument("--split", default="", help="to compare on, in TFDS syntax (default: the test split)")
-    made.add_argument("--data_dir", default="", help="of TFDS (default: as in training, else $TFDS_DATA_DIR)")
+    made.add_argument("--data_dir", default="", help="as data.data_dir (default: as in training, else $TFDS_DATA_DIR)")
     return made
 
 

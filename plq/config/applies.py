@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+from plq.data.folder import FOLDER
 from plq.models.importing import is_own
 
 # Fields that only some choices use: a value that would be ignored is refused.
 APPLIES: dict[str, Callable[[Any], bool]] = {
     "data.pad": lambda config: not config.data.crop,
     "data.threads": lambda config: bool(config.data.crop),
-    "data.corrupt_share": lambda config: bool(config.data.crop),
+    "data.corrupt_share": lambda config: bool(config.data.crop) or config.data.name == FOLDER,
+    "data.labels": lambda config: config.data.name == FOLDER,
+    "data.holdout": lambda config: config.data.name == FOLDER,
     "model.options": lambda config: is_own(config.model.name),
     "quant.rules": lambda config: is_own(config.model.name),
     "quant.granularity": lambda config: config.quant.has_granularity(),

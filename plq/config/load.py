@@ -40,9 +40,9 @@ from plq.storage.paths import path_of
 QUICK = "quick"
 QUICK_SIZE = 96
 # A run may be resumed with other values of these: they do not change what it computes.
-FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.cache_dir", "data.threads")
+FREE_ON_RESUME = ("mesh.", "checkpoint.", "report.", "data.data_dir", "data.labels", "data.cache_dir", "data.threads")
 # Processes of one run may have other values of these.
-FREE_PER_PROCESS = ("data.data_dir", "data.cache_dir", "data.threads")
+FREE_PER_PROCESS = ("data.data_dir", "data.labels", "data.cache_dir", "data.threads")
 
 
 def default() -> ConfigDict:

@@ -7,6 +7,7 @@ from plq.checks import at_least, require_types
 from plq.config.applies import APPLIES
 from plq.config.own_network import check_own_network
 from plq.data.crops import CROPS
+from plq.data.folder_layout import HOLDOUT
 from plq.data.images import size_of
 from plq.errors import UserError, nearest
 from plq.layers.expanded import MERGES
@@ -24,15 +25,17 @@ from plq.train.optimizer import OptimizerConfig
 class Data:
     """Which images, and what is done to them. Units of pixel values are 0..255."""
 
-    name: str = "cifar10"  # digits, or the name of a TFDS data set
+    name: str = "cifar10"  # digits, folder (pictures in data_dir), or the name of a TFDS data set
     train_split: str = ""  # to train on, in TFDS split syntax; empty: the set's usual one
     test_split: str = ""  # to evaluate on, in the same syntax; empty: the set's usual one
-    data_dir: str = ""  # folder of prepared TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    data_dir: str = ""  # of pictures, or of prepared TFDS sets (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets)
+    labels: str = ""  # with name=folder: a CSV file with the header file,label[,split]; empty: as folders are named
+    holdout: float = HOLDOUT  # with name=folder, where no images are there to test on: share of all that is held back
     cache_dir: str = ""  # folder for decoded images; empty: $PLQ_CACHE_DIR, else ~/.cache/plq
     image_size: int | tuple[int, ...] = 0  # resize to this height and width, one number or two; 0: as they are
     crop: str = ""  # read record by record and crop: resized, authors, center; empty: the whole set in memory
     threads: int = 8  # with crop: how many decode, a batch each
-    corrupt_share: float = 0.001  # with crop: share of unreadable images that a run puts up with
+    corrupt_share: float = 0.001  # with crop or name=folder: share of unreadable images that a run puts up with
     batch_size: int = 128  # images of one update, over all devices
     mean: tuple[float, ...] = (0.0,)  # x = (pixel - mean) / std, per channel or one for all
     std: tuple[float, ...] = (256.0,)  # see mean; above 0
@@ -52,6 +55,8 @@ class Data:
             raise UserError(f"data.image_size=0: data.crop={self.crop} needs the size to crop to")
         if not 0 <= self.corrupt_share <= 1:
             raise UserError(f"data.corrupt_share={self.corrupt_share}: allowed 0 to 1")
+        if not 0 < self.holdout < 1:
+            raise UserError(f"data.holdout={self.holdout}: allowed above 0, below 1")
         if len(self.contrast) != 2 or not 0 <= self.contrast[0] <= self.contrast[1]:
             raise UserError(f"data.contrast={self.contrast}: allowed two numbers, 0 <= low <= high")
         if not self.mean or not self.std or min(self.std) <= 0:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plq.data.images import Size, resize
-from plq.data.jpeg import decode_rgb, image_size, mirror_rgb, resize_rgb
+from plq.data.images import SIDEWAYS, UPRIGHT, Size, resize, turned
+from plq.data.jpeg import decode_rgb, image_size, mirror_rgb, orientation, resize_rgb
 
 TRIES = 10
 
@@ -115,15 +115,21 @@ def cut(image: np.ndarray, box: Box, size: Size) -> np.ndarray:
     return resize_rgb(inside, size) if image.shape[2] == 3 else resize(inside, size)
 
 
-def decode_crop(data: bytes, source: str, size: Size, choose: Callable[[int, int], Box]) -> np.ndarray:
+def decode_crop(
+    data: bytes, source: str, size: Size, choose: Callable[[int, int], Box], exif: bool = False
+) -> np.ndarray:
     """uint8 [*size, 3]: the box that ``choose`` takes from height and width, decoded no larger than it needs.
 
+    ``exif``: whether the image is turned as its EXIF data say, as `upright` does it, and height and width with it.
     Raises UserError, naming ``source``, if the bytes cannot be read.
     """
     height, width = image_size(data, source)
+    turn = orientation(data, source) if exif else UPRIGHT
+    if turn in SIDEWAYS:
+        height, width = width, height
     box = choose(height, width)
     needed = math.ceil(max(min(height, width) * side / part for side, part in zip(size, box[2:], strict=True)))
-    image = decode_rgb(data, source, needed)
+    image = turned(decode_rgb(data, source, needed), turn)
     return cut(image, _scaled(box, image.shape[0] / height, image.shape[1] / width, image.shape), size)
 
 

@@ -19,6 +19,8 @@ DEEP = re.compile(";16[BLN]")  # what Pillow calls 16 bits per channel where it 
 EXACT = {("1", "L"), ("1", "RGB"), ("L", "RGB"), ("P", "RGB")}  # conversions that lose nothing but transparency
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 DAMAGED_EXIF = (*UNREADABLE, LookupError, TypeError, struct.error)
+UPRIGHT = 1
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 TURNS = {  # how to put upright an image of this EXIF orientation; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -62,13 +64,32 @@ def too_deep(image: Image.Image, source: str) -> UserError:
 def upright(image: Image.Image) -> Image.Image:
     """The image, turned as its EXIF data say; as it is if they say nothing or are damaged.
 
-    For photographs from outside: sets of images are trained on as they are stored.
+    For photographs from outside: sets of TFDS are trained on as they are stored.
     """
+    orientation = orientation_of(image)
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def orientation_of(image: Image.Image) -> int:
+    """What the EXIF data say of how the image is turned; 1, upright, if they say nothing known or are damaged."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except DAMAGED_EXIF:
-        return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+        return UPRIGHT
+    return orientation if orientation in TURNS else UPRIGHT
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """uint8 [height, width, 3] put upright, as `upright` does it."""
+    return np.asarray(Image.fromarray(image).transpose(TURNS[orientation])) if orientation in TURNS else image
+
+
+def photograph(data: bytes, source: str, channels: int) -> np.ndarray:
+    """uint8 [height, width, channels] of an image from outside, upright.
+
+    Raises UserError, naming ``source``, if it cannot be read or has more than 8 bits per channel.
+    """
+    return pixels(upright(open_image(data, source)), channels)
 
 
 def pixels(image: Image.Image, channels: int) -> np.ndarray:

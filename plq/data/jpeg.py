@@ -2,7 +2,7 @@
 
 Both ways decode to the same pixels and refuse the same files: what simplejpeg cannot do or refuses (CMYK, PNG, a
 warning of libjpeg) goes to Pillow, and Pillow decides. Only resizing differs, by a grey level or two. EXIF
-orientation is ignored, as it is where the published figures come from.
+orientation is ignored here, as it is where the published figures come from; `orientation` tells it.
 """
 
 import importlib
@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from plq.data.images import UNREADABLE, Size, is_deep, pixels, too_deep
+from plq.data.images import UNREADABLE, UPRIGHT, Size, is_deep, open_image, orientation_of, pixels, too_deep
 from plq.errors import UserError
 
 SHRINKS = (8, 4, 2)  # what libjpeg does fast while decoding; 7/8 to 5/8 take longer than the whole image
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG"
+ORIENTED = {  # a file that starts like this says how it is turned only if one of these is in it
+    JPEG: (b"Exif\0", b"Orientation"),
+    PNG: (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"),
+}
 COLOURS = ("YCbCr", "RGB", "Gray")  # which both decode alike; CMYK differs by a grey level
 
 
@@ -42,6 +47,23 @@ def image_size(data: bytes, source: str) -> tuple[int, int]:
             pass  # Pillow reads it, or says what is wrong
     width, height = _open(data, source).size
     return height, width
+
+
+def mode_and_format(data: bytes, source: str) -> tuple[str, str]:
+    """In Pillow's words, from the header alone. Raises UserError, naming ``source``, if there is none."""
+    image = _open(data, source)
+    return image.mode, image.format or ""
+
+
+def orientation(data: bytes, source: str) -> int:
+    """That of the EXIF data, 1 to 8. Raises UserError, naming ``source``, if it is no readable image.
+
+    A JPEG or PNG without any is not opened; other formats are decoded, as some turn the image while they do so.
+    """
+    kind = next((kind for kind in ORIENTED if data.startswith(kind)), None)
+    if kind and not any(mark in data for mark in ORIENTED[kind]):
+        return UPRIGHT
+    return orientation_of(_open(data, source) if kind == JPEG else open_image(data, source))
 
 
 def shrink_factor(height: int, width: int, min_side: int) -> int:

@@ -15,7 +15,7 @@ from plq.data.order import batch_indices, shard_rows
 from plq.data.prefetch import MaskedBatch, pad_batch, padded_batches, prefetch
 from plq.data.records import center_crops, train_batches
 from plq.data.sets import Split
-from plq.data.source import RecordSource
+from plq.data.source import Source
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -58,7 +58,7 @@ class ArrayLoader:
 class RecordLoader:
     """A large set of photographs, read from its files; ``crop`` is a name from `CROPS`."""
 
-    source: RecordSource
+    source: Source
     batch_size: int
     seed: int
     size: Size

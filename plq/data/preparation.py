@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from plq.data.prepared import data_directory, open_set, split_sizes
-from plq.errors import UserError, nearest, printable
+from plq.errors import UserError, first_line, nearest, printable
 from plq.storage.output import write_text_atomic
 
 CHUNK = 2**24
@@ -39,14 +39,14 @@ def prepare(name: str, manual_dir: Path, data_dir: str = "") -> None:
     folder = Path(str(builder.data_path))
     if _is_finished(name, folder, root):
         return
-    with _alone(folder.parent):
+    with alone(folder.parent):
         _require_tensorflow(builder)
         archives = find_archives(builder, manual_dir)
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         _require_space(builder, folder.parent, archives)
         check_archives(archives, folder.parent / CHECKED)
         _prepare(builder, manual_dir)
-    _report(name, folder, root)
+    report(name, folder, root)
 
 
 def find_builder(name: str, root: Path) -> Any:
@@ -58,7 +58,7 @@ def find_builder(name: str, root: Path) -> Any:
     except (ValueError, AssertionError, KeyError) as error:
         legal = nearest(name, tfds.list_builders(with_community_datasets=False)).split(" allowed:")[0]
         hint = legal if legal.startswith("did you mean") else "see `tfds.list_builders()`"
-        raise UserError(f"{name}: not a set that TFDS can prepare ({_line(error)}); {hint}") from error
+        raise UserError(f"{name}: not a set that TFDS can prepare ({first_line(error)}); {hint}") from error
 
 
 def find_archives(builder: Any, manual_dir: Path) -> dict[Path, Any]:
@@ -114,7 +114,7 @@ def check_archive(path: Path, info: Any) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Generator[None, None, None]:
+def alone(folder: Path) -> Generator[None, None, None]:
     """Holds a lock, so that what looks unfinished is not another process's work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,11 +135,11 @@ def _is_finished(name: str, folder: Path, root: Path) -> bool:
     if not (folder / "dataset_info.json").is_file():
         raise UserError(f"{folder}: there, but without dataset_info.json; move it away")
     print("nothing to do, prepared before:")
-    _report(name, folder, root)
+    report(name, folder, root)
     return True
 
 
-def _report(name: str, folder: Path, root: Path) -> None:
+def report(name: str, folder: Path, root: Path) -> None:
     sizes = split_sizes(open_set(name, str(root)))  # refuses another format
     print(f"{printable(folder)}: {', '.join(f'{split} {size:,}' for split, size in sizes.items())}")
 
@@ -163,7 +163,7 @@ def _needs_tensorflow(name: str) -> UserError:
     return UserError(f"{name}: preparing it takes TensorFlow, which is not installed; pip install 'plq[prepare]'")
 
 
-def _remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     for path in sorted(folder.parent.glob(f"incomplete.*_{folder.name}")):
         print(f"removing {printable(path)}, left by an unfinished run")
         shutil.rmtree(path)
@@ -176,8 +176,4 @@ def _prepare(builder: Any, manual_dir: Path) -> None:
     except ImportError as error:
         raise _needs_tensorflow(builder.name) from error
     except FAILURES as error:
-        raise UserError(f"{builder.info.full_name}: could not be prepared ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{builder.info.full_name}: could not be prepared ({first_line(error)})") from error

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
-from plq.data.images import Size, open_image, pixels, resize
+from plq.data.arrays import Encoded, stacked
+from plq.data.images import Size, open_image, photograph, pixels, resize
 from plq.data.labels import require_labels
-from plq.errors import UserError, nearest
+from plq.data.splits import spans
+from plq.errors import UserError, first_line, nearest
 from plq.storage.paths import path_of
 
 VERSION = re.compile(r"\d+\.\d+\.\d+$")
+EXIF = "exif"  # in a set's metadata: whether its images are turned as their EXIF data say
 CHUNK = 1000  # records read and decoded at a time
 
 
@@ -36,7 +38,7 @@ def open_set(name: str, data_dir: str) -> Any:
     try:
         builder = tfds.builder_from_directory(str(versions[-1]))
     except (OSError, ValueError, KeyError, ParseError, tfds.core.dataset_info.DatasetInfoFileError) as error:
-        raise UserError(f"{versions[-1]}: not a readable data set ({_first_line(error)})") from error
+        raise UserError(f"{versions[-1]}: not a readable data set ({first_line(error)})") from error
     _check_format(name, builder)
     return builder
 
@@ -97,17 +99,7 @@ def split_sizes(builder: Any) -> dict[str, int]:
 
 def split_examples(builder: Any, split: str) -> int:
     """Number of examples of a split in TFDS syntax. Raises UserError if it is unknown or empty."""
-    try:
-        parts = [builder.info.splits[part.strip()].num_examples for part in split.split("+")]
-    except (KeyError, ValueError, AssertionError) as error:
-        sizes = ", ".join(f"{name} ({size:,})" for name, size in split_sizes(builder).items())
-        found = f"split {split!r} of {builder.name}: {_first_line(error)}"
-        raise UserError(f"{found} Splits there: {sizes}; see data.train_split, data.test_split") from error
-    if min(parts) < 0:
-        raise UserError(f"split {split!r} of {builder.name}: runs backwards, allowed [FROM:TO] with FROM before TO")
-    if sum(parts) == 0:
-        raise UserError(f"split {split!r} of {builder.name}: is empty, allowed 1 example or more")
-    return sum(parts)
+    return sum(span.stop - span.start for span in spans(builder.name, split_sizes(builder), split))
 
 
 def image_shape(builder: Any) -> tuple[int | None, int | None, int]:
@@ -124,49 +116,35 @@ def class_names(builder: Any) -> tuple[str, ...]:
     return tuple(label.int2str(index) for index in range(label.num_classes))
 
 
+def is_exif_turned(builder: Any) -> bool:
+    """Whether the set's images are turned as their EXIF data say: if its metadata say so."""
+    return bool((builder.info.metadata or {}).get(EXIF))
+
+
 def read_arrays(builder: Any, split: str, size: Size | None) -> tuple[np.ndarray, np.ndarray]:
     """All images of a split, uint8 [N, *size, channels] (size None: as they are), and int32 labels [N].
 
     Raises UserError for a damaged or missing file, for a label that is no class, and for images of unequal size while
     size is None.
     """
-    channels = image_shape(builder)[2]
+    channels, turn = image_shape(builder)[2], is_exif_turned(builder)
     examples = split_examples(builder, split)
-    decode = lambda item: _decode(item[1]["image"], f"{builder.name} {split} record {item[0]}", channels, size)
-    images: np.ndarray | None = None
-    labels = np.empty(examples, np.int64)
-    with ThreadPoolExecutor() as pool:
-        for start, records in _chunks(builder, split, examples):
-            decoded = list(pool.map(decode, enumerate(records, start)))
-            if images is None:
-                images = np.empty((examples, *decoded[0].shape), np.uint8)
-            _require_shape(builder.name, images.shape[1:], decoded)
-            images[start : start + len(decoded)] = decoded
-            labels[start : start + len(decoded)] = [record["label"] for record in records]
-    assert images is not None, "split_examples refuses an empty split"
+
+    def decode(data: bytes, source: str) -> np.ndarray:
+        image = photograph(data, source, channels) if turn else pixels(open_image(data, source), channels)
+        return resize(image, size) if size else image
+
+    images, labels = stacked(builder.name, examples, _chunks(builder, split, examples), decode)
     require_labels(labels, len(class_names(builder)), f"split {split!r} of {builder.name}")
     return images, labels.astype(np.int32)
 
 
-def _chunks(builder: Any, split: str, examples: int):
+def _chunks(builder: Any, split: str, examples: int) -> Iterator[list[Encoded]]:
     try:
         source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         for start in range(0, examples, CHUNK):
-            yield start, source.__getitems__(list(range(start, min(start + CHUNK, examples))))
+            records = source.__getitems__(list(range(start, min(start + CHUNK, examples))))
+            where = lambda index: f"{builder.name} {split} record {index}"
+            yield [(record["image"], record["label"], where(index)) for index, record in enumerate(records, start)]
     except (RuntimeError, OSError, ValueError, IndexError) as error:
-        raise UserError(f"{builder.data_path}: split {split} cannot be read ({_first_line(error)})") from error
-
-
-def _decode(data: bytes, source: str, channels: int, size: Size | None) -> np.ndarray:
-    image = pixels(open_image(data, source), channels)
-    return resize(image, size) if size else image
-
-
-def _require_shape(name: str, shape: tuple[int, ...], images: list[np.ndarray]) -> None:
-    other = next((image.shape for image in images if image.shape != shape), None)
-    if other:
-        raise UserError(f"data.name={name}: images of {shape} and {other}; set data.image_size to bring them to one")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{builder.data_path}: split {split} cannot be read ({first_line(error)})") from error

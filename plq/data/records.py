@@ -20,7 +20,7 @@ from plq.data.crops import Crop, center_box, decode_crop, flip
 from plq.data.images import Size
 from plq.data.order import steps_per_epoch
 from plq.data.prefetch import prefetch
-from plq.data.source import RecordSource
+from plq.data.source import Source
 from plq.errors import UserError
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -42,7 +42,7 @@ class Example(NamedTuple):
 class Plan:
     """All that a step's batch depends on, beside the step. ``batch_size`` counts the images of all shards."""
 
-    source: RecordSource
+    source: Source
     batch_size: int
     size: Size
     seed: int
@@ -94,7 +94,7 @@ def _filled(examples: Iterable[Example], count: int, size: Size) -> tuple[Batch,
 
 
 def train_batches(
-    source: RecordSource,
+    source: Source,
     batch_size: int,
     size: Size,
     seed: int,
@@ -144,7 +144,7 @@ def example(plan: Plan, place: int, rng: np.random.Generator) -> Example:
         index = plan.records[follower]
         data, label = plan.source[index]
         try:
-            image = decode_crop(data, plan.source.where(index), plan.size, choose)
+            image = decode_crop(data, plan.source.where(index), plan.size, choose, plan.source.exif)
         except UserError as error:
             unreadable.append(str(error))
             continue
@@ -173,7 +173,7 @@ class Tally:
 
 
 def center_crops(
-    source: RecordSource, batch_size: int, size: Size, threads: int = 8, rows: slice = ALL
+    source: Source, batch_size: int, size: Size, threads: int = 8, rows: slice = ALL
 ) -> Generator[Batch, None, None]:
     """The middle of every record in order, in batches like those of `train_batches`; the last one may be smaller.
 
@@ -182,7 +182,8 @@ def center_crops(
 
     def one(index: int) -> Example:
         data, label = source[index]
-        return Example(decode_crop(data, source.where(index), size, partial(center_box, size=size)), label, [])
+        middle = partial(center_box, size=size)
+        return Example(decode_crop(data, source.where(index), size, middle, source.exif), label, [])
 
     def batch(number: int) -> Batch:
         indices = range(len(source))[number * batch_size : (number + 1) * batch_size][rows]

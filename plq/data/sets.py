@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from plq.data import prepared
+from plq.data.arrays import require_memory
 from plq.data.cache import cached
 from plq.data.digits import TRAIN_EXAMPLES, load_digits
 from plq.data.images import Size, resize, size_of
 from plq.errors import UserError, nearest
 from plq.storage.cache_dir import cache_directory
 
-MAX_BYTES = 16 * 2**30
 CACHE_FORMAT = 2  # raised when decoding, resizing or what is refused changes
 USUAL_SPLITS = {
     "svhn_cropped": ("train+extra", "test"),
@@ -32,11 +32,15 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class SetInfo:
-    """A set's classes, in the order of their labels, and the number of examples of its splits."""
+    """A set's classes, in the order of their labels, and the number of examples of its splits.
+
+    fingerprint: of its files, by which a run that goes on knows them; "" where a version stands for them.
+    """
 
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, int]
+    fingerprint: str = ""
 
 
 def default_splits(name: str) -> tuple[str, str]:
@@ -97,10 +101,8 @@ def _resized(split: Split, size: Size | None) -> Split:
 def _require_memory(builder: Any, split: str, size: Size | None) -> None:
     height, width, channels = prepared.image_shape(builder)
     rows, columns = size or (height or 0, width or 0)
-    needed = prepared.split_examples(builder, split) * rows * columns * channels
-    if needed > MAX_BYTES:
-        found = f"{needed / 2**30:.0f} GiB decoded"
-        raise UserError(f"split {split!r} of {builder.name}: {found}, allowed {MAX_BYTES / 2**30:.0f} GiB in memory")
+    examples = prepared.split_examples(builder, split)
+    require_memory(f"split {split!r} of {builder.name}", examples, (rows, columns, channels))
 
 
 def _fingerprint(folder: Path) -> list[tuple[str, int, int]]:

@@ -1,20 +1,36 @@
 """Random access to the records of a prepared TFDS split, images still encoded, without TensorFlow."""
 
 import resource
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from plq.data.labels import require_labels
-from plq.data.prepared import class_names, image_shape, open_set, split_examples
-from plq.errors import UserError
+from plq.data.prepared import class_names, image_shape, is_exif_turned, open_set, split_examples
+from plq.errors import UserError, first_line
 
 LOOKED_AT = 64  # labels looked at before anything else is read: those of all records would take a whole reading
 
 
+class Source(Protocol):
+    """``source[i]``: the encoded image and the label of example i. Any number of threads may read at a time."""
+
+    @property
+    def exif(self) -> bool:
+        """Whether images are turned as their EXIF data say."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        """Raises UserError if the file is damaged or missing, or the label is no class."""
+
+    def where(self, index: int) -> str:
+        """An example's name in messages."""
+
+
 class RecordSource:
-    """``source[i]``: the encoded image and the label of record i. Any number of threads may read at a time."""
+    """The `Source` of a split of a prepared TFDS set."""
 
     def __init__(self, name: str, split: str, data_dir: str = "") -> None:
         """``split``: TFDS syntax.
@@ -26,7 +42,7 @@ class RecordSource:
         if image_shape(builder)[2] != 3:
             raise UserError(f"data.name={name}: grey images, allowed 3 channels for reading record by record")
         self.name, self.split, self.folder = name, split, str(builder.data_path)
-        self.class_names = class_names(builder)
+        self.class_names, self.exif = class_names(builder), is_exif_turned(builder)
         self._length = split_examples(builder, split)
         _allow_open_files(sum(info.num_shards for info in builder.info.splits.values()))
         try:
@@ -52,8 +68,7 @@ class RecordSource:
         try:
             return self._records[index]
         except (RuntimeError, OSError, ValueError, IndexError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"{self.folder}: {self.where(index)} cannot be read ({reason})") from error
+            raise UserError(f"{self.folder}: {self.where(index)} cannot be read ({first_line(error)})") from error
 
     def where(self, index: int) -> str:
         """A record's name in messages."""

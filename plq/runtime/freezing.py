@@ -1,6 +1,7 @@
 """A stripped model as a graph of few-bit integers, compared with the model on noise."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def _without_folders(training: dict[str, Any]) -> dict[str, Any]:
     for section, field in (("data", "data_dir"), ("data", "cache_dir"), ("model", "init_from")):
         if field in config.get(section, {}):
             config[section][field] = ""
+    if config.get("data", {}).get("labels"):
+        config["data"]["labels"] = os.path.basename(config["data"]["labels"])  # which may lie with the images
     return {**training, **({"config": config} if config else {})}
 
 

@@ -23,7 +23,7 @@ from plq.checkpoint.store import open_store
 from plq.data.augment import normalize
 from plq.data.resize import resize_batch, resize_image
 from plq.distributed.devices import devices
-from plq.errors import UserError, one_line, one_line
+from plq.errors import UserError, one_line
 from plq.layers.variables import ancillary_leaves, as_dicts, flatten, kept, leaf_path, nest
 from plq.models.own import in_evaluation
 from plq.models.trainable import from_json

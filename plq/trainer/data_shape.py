@@ -2,9 +2,11 @@
 
 from plq.config.schema import Data
 from plq.data import prepared
+from plq.data.folder import FOLDER, ImageFolder
 from plq.data.images import size_of
 from plq.errors import UserError
 from plq.trainer.describe import Shape
+from plq.trainer.evaluation import folder_of
 
 KNOWN: dict[str, tuple[Shape, int]] = {  # of sets that many configs name, for when they are not on disk; 0: it varies
     "digits": ((8, 8, 1), 10),
@@ -31,8 +33,16 @@ def shape_and_classes(data: Data, image_shape: Shape | None, num_classes: int | 
     return shape, num_classes or classes
 
 
+def described_folder(data: Data) -> ImageFolder | None:
+    """The pictures that the config names; None of other sets, and where no folder is named."""
+    return folder_of(data) if data.name == FOLDER and data.data_dir else None
+
+
 def _of_set(data: Data) -> tuple[Shape, int]:
     """Image shape (0: it varies) and classes of a set: of the prepared one, or of a known one."""
+    if data.name == FOLDER:
+        folder = _opened(data)
+        return folder.image_shape, len(folder.class_names)
     try:
         builder = prepared.open_set(data.name, data.data_dir)
     except UserError as error:
@@ -42,3 +52,10 @@ def _of_set(data: Data) -> tuple[Shape, int]:
         return known
     height, width, channels = prepared.image_shape(builder)
     return (height or 0, width or 0, channels), len(prepared.class_names(builder))
+
+
+def _opened(data: Data) -> ImageFolder:
+    try:
+        return folder_of(data)
+    except UserError as error:
+        raise UserError(f"{error}; or give --image_shape=H,W,C and --num_classes=N") from error

@@ -11,14 +11,14 @@ from plq.config.load import build_config
 from plq.config.schema import Data
 from plq.data.augment import normalize
 from plq.data.loader import DataLoader
-from plq.data.sets import default_splits, describe
+from plq.data.sets import default_splits
 from plq.errors import UserError
 from plq.runtime import stripped_model
 from plq.runtime.freezing import AT_ONCE, Source, _require_ties
 from plq.runtime.frozen import FrozenModel
 from plq.runtime.loading import Servable
 from plq.runtime.verification import changed_by_last_bits
-from plq.trainer.evaluation import all_logits, evaluation, open_loader
+from plq.trainer.evaluation import all_logits, evaluation, open_loader, set_info
 
 OTHER_CLASS = 0.01  # share of test images to which ties may give another class; more in unstable models
 
@@ -93,7 +93,7 @@ def trained_on(model: Servable, source: str) -> Data:
 
 def open_labelled(model: Servable, data: Data, split: str) -> DataLoader:
     """The images of a split, with labels of the model's classes. Raises UserError if the set's are other ones."""
-    names, wanted = describe(data.name, data.data_dir).class_names, tuple(model.class_names)
+    names, wanted = set_info(data).class_names, tuple(model.class_names)
     if len(names) != len(wanted):
         raise UserError(f"data.name={data.name}: found {len(names)} classes, the model has {len(wanted)}")
     if names != wanted and sorted(names) == sorted(wanted):

@@ -18,7 +18,7 @@ from plq.config.schema import Config
 from plq.data.loader import DataLoader
 from plq.data.order import steps_per_epoch
 from plq.data.prefetch import prefetch_to_device
-from plq.data.sets import SetInfo, default_splits, describe
+from plq.data.sets import SetInfo, default_splits
 from plq.errors import UserError
 from plq.layers.describe import Layer, layer_table, variable_roles
 from plq.layers.variables import flatten
@@ -37,7 +37,7 @@ from plq.train.mesh import (
 from plq.train.optimizer import learning_rate
 from plq.train.state import Metrics, State, init_state
 from plq.train.step import TrainSpec, logits_of, train_step
-from plq.trainer.evaluation import all_logits, evaluation, open_loader
+from plq.trainer.evaluation import all_logits, evaluation, open_loader, set_info
 from plq.trainer.spec import factor_over, train_spec
 from plq.trainer.start import initial_state
 
@@ -217,7 +217,7 @@ class Setup:
 def assemble(config: Config) -> Setup:
     """Open the data and check that settings, data and devices fit. Raises UserError if they do not."""
     data, seed = config.data, config.train.seed
-    info = describe(data.name, data.data_dir)
+    info = set_info(data)
     mesh = make_mesh(dataclasses.asdict(config.mesh))
     batch_sharding(mesh, data.batch_size, config.train.accumulate)
     splits = zip((data.train_split, data.test_split), default_splits(data.name), strict=True)

@@ -12,7 +12,7 @@ from plq.checkpoint.model_file import write_model
 from plq.checkpoint.prune import pruned_leaves
 from plq.checkpoint.store import Store
 from plq.distributed.preemption import stop_signal
-from plq.distributed.session import is_primary
+from plq.distributed.session import broadcast_from_primary, is_primary
 from plq.errors import UserError
 from plq.layers.variables import kept
 from plq.report.log import NoLog, RunLog
@@ -54,10 +54,24 @@ class Run:
     def _start(self) -> tuple[int, State, dict[str, float]]:
         """Step, state and last test figures: of the newest checkpoint that can be read, or fresh ones."""
         found = self.store.newest_usable(lambda record: self.setup.abstract_state(record["step"]))
+        self._require_same_files(*((found[0], found[2]["data"].get("files", "")) if found else (0, "")))
         if found is None:
             return 0, self.setup.initial_state(), {}
         step, state, record = found
         return step, state, record["test"]
+
+    @property
+    def _files(self) -> dict[str, str]:
+        return {"files": self.setup.info.fingerprint} if self.setup.info.fingerprint else {}
+
+    def _require_same_files(self, step: int, saved: str) -> None:
+        """Raise UserError for another folder of images than that of process 0, or than was ``saved`` at ``step``."""
+        folder, found = self.setup.config.data.data_dir, self.setup.info.fingerprint
+        if found and broadcast_from_primary("files", found) != found:
+            raise UserError(f"data.data_dir={folder}: its images, labels or names are not those of process 0")
+        if saved and found and saved != found:
+            changed = f"its images, labels or names are not those that this run had at step {step:,}"
+            raise UserError(f"data.data_dir={folder}: {changed}; put them back, or choose another --workdir")
 
     def train(self) -> None:
         """Train to the end. Raises Interrupted after a signal, UserError when the loss is not finite."""
@@ -142,7 +156,7 @@ class Run:
         factor, evaluated = self._factor(), self._due(self.setup.epoch_steps)
         record = {
             "step": self.step,
-            "data": {"seed": self.setup.config.train.seed, "epoch": epoch, "batch": position},
+            "data": {"seed": self.setup.config.train.seed, "epoch": epoch, "batch": position, **self._files},
             "factor": factor,
             "test": self.test,
             "config": self.setup.config.to_json(),
