@@ -139,7 +139,7 @@ def make_optimizer(recipe: OptimizerConfig, total_steps: int, roles: dict[str, A
 
 
 def _clip_by_global_norm(largest: float) -> optax.GradientTransformation:
-    """As `optax.clip_by_global_norm`, without its 0 / 0, which JAX_DEBUG_NANS takes for an error, at a gradient of 0."""
+    """As `optax.clip_by_global_norm`, whose 0 / 0 at a gradient of zero JAX_DEBUG_NANS takes for an error."""
 
     def update(gradients: Any, state: Any, weights: Any = None) -> Any:
         norm = optax.global_norm(gradients)
