@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from plq.checks import integer
 from plq.errors import UserError, nearest
 from plq.runtime.loading import Servable, open_model
-from plq.storage.address import Address, place
+from plq.storage.address import Address, place_given
 
 ENGINES = ("jax", "native")
 
@@ -19,13 +20,13 @@ def load(path: str | Path | Address, *, engine: str = "jax", threads: int = 0) -
         threads: of "native", how many images are computed at once; 0: one for each core.
     Raises UserError for anything that is neither, naming what was found.
     """
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise UserError(f"engine={engine!r}: unknown; {nearest(str(engine), ENGINES)}")
-    given = place(path) if isinstance(path, str) else path
+    given = place_given("path", path)
     if engine == "native":
         from plq.exporters.c.engine import load as load_native
 
         return load_native(given, threads)
-    if threads:
+    if integer("threads", threads):
         raise UserError(f"threads={threads}: has no effect with engine='jax'")
     return open_model(given)

@@ -16,6 +16,8 @@ from plq.runtime.file_format import Frozen
 from plq.runtime.frozen import FrozenModel, from_frozen
 from plq.runtime.lowering import record
 from plq.runtime.verification import LOGITS, TIE, Reference, differences
+from plq.storage.address import place_given
+from plq.storage.staging import staged_input
 
 NOISE = 8
 
@@ -61,10 +63,11 @@ def freeze(
         class_names: one for each logit; None: their numbers.
     Raises UserError for variables that are not stripped, for what has no graph, and if the two differ beyond ties.
     """
-    if isinstance(network, (str, Path)):
+    if not isinstance(network, nn.Module):
         if variables is not None:
             raise UserError("freeze: found a folder and variables, allowed a folder alone")
-        model = read_source(Path(network)).exact
+        with staged_input(place_given("network", network)) as path:
+            model = read_source(path).exact
     else:
         if variables is None or image_shape is None:
             raise UserError("freeze: found a network alone, allowed a network with variables and image_shape")
