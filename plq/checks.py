@@ -15,14 +15,14 @@ from plq.errors import UserError, nearest
 def integer(field: str, value: Any) -> int:
     """The value as an int; NumPy's integers are fine. Raises UserError for anything else, True and 2.0 included."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise _other_type(field, value, "int")
+        raise other_type(field, value, "int")
     return int(value)
 
 
 def number(field: str, value: Any) -> float:
     """The value as a float. Raises UserError for what is no real number, True included, and for nan and infinity."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise _other_type(field, value, "float")
+        raise other_type(field, value, "float")
     try:
         found = float(value)
     except OverflowError:
@@ -52,10 +52,16 @@ def choice(field: str, value: Any, legal: Iterable[str]) -> str:
     """The value. Raises UserError, with the nearest legal name, unless it is one of ``legal``."""
     legal = list(legal)
     if not isinstance(value, str):
-        raise _other_type(field, value, "str", f", one of {', '.join(legal)}")
+        raise other_type(field, value, "str", f", one of {', '.join(legal)}")
     if value not in legal:
         raise UserError(f"{field}={value}: unknown; {nearest(value, legal)}")
     return value
+
+
+def instance(field: str, value: Any, kinds: type | tuple[type, ...], allowed: str) -> None:
+    """Raise UserError, which says what is ``allowed``, unless the value is of one of these types."""
+    if not isinstance(value, kinds):
+        raise other_type(field, value, allowed)
 
 
 def typed(field: str, value: Any, wanted: Any) -> Any:
@@ -75,7 +81,7 @@ def typed(field: str, value: Any, wanted: Any) -> Any:
     if wanted in (int, float):
         return integer(field, value) if wanted is int else number(field, value)
     if not isinstance(value, wanted):
-        raise _other_type(field, value, wanted.__name__)
+        raise other_type(field, value, wanted.__name__)
     return value
 
 
@@ -92,5 +98,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _other_type(field: str, value: Any, allowed: str, more: str = "") -> UserError:
+def other_type(field: str, value: Any, allowed: str, more: str = "") -> UserError:
+    """The error for a value of a type that a field does not take."""
     return UserError(f"{field}={shown(value)}: found {type(value).__name__}, allowed {allowed}{more}")

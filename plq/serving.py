@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from plq.checks import integer
 from plq.errors import UserError, nearest
 from plq.runtime.loading import Servable, open_model
-from plq.storage.address import Address, place
+from plq.storage.address import Address, place_given
 
 ENGINES = ("jax", "native")
 
@@ -22,15 +23,15 @@ def load(path: str | Path | Address, *, network: Any = None, engine: str = "jax"
         threads: of "native", how many images are computed at once; 0: one for each core.
     Raises UserError for anything that is neither, naming what was found.
     """
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise UserError(f"engine={engine!r}: unknown; {nearest(str(engine), ENGINES)}")
-    given = place(path) if isinstance(path, str) else path
+    given = place_given("path", path)
     if engine == "native":
         if network is not None:
             raise UserError("network: has no effect with engine='native', allowed a frozen file, which needs no code")
         from plq.exporters.c.engine import load as load_native
 
         return load_native(given, threads)
-    if threads:
+    if integer("threads", threads):
         raise UserError(f"threads={threads}: has no effect with engine='jax'")
     return open_model(given, network)

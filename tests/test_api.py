@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
+from frozen import small
 from networks import architecture
 
 import plq
+from plq.runtime.frozen import from_frozen
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,3 +73,85 @@ def test_what_cannot_be_frozen_loaded_or_exported_is_one_line(network, tmp_path)
         plq.load(tmp_path / "gone.plq", engine="jaxx")
     with pytest.raises(plq.UserError, match="format='onxn': unknown; did you mean onnx"):
         plq.export(tmp_path / "gone.plq", tmp_path / "o", format="onxn")
+
+
+NO_PATHS = [True, 2.0, None, ["a"], b"a", {}, "", "a\0b", Path("a\0b")]
+
+
+@pytest.mark.parametrize("value", NO_PATHS, ids=repr)
+def test_what_is_no_path_is_refused(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frozen = from_frozen(small())
+    for call in (
+        lambda: plq.load(value),
+        lambda: plq.load(value, engine="native"),
+        lambda: plq.freeze(value),
+        lambda: plq.export(value, "out", format="onnx"),
+        lambda: plq.export(frozen, value, format="onnx"),
+    ):
+        with pytest.raises(plq.UserError) as found:
+            call()
+        assert "\n" not in str(found.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("field", "values"), [
+    ("variables", [None, True, "3", [2], ("a",), np.zeros(3), {}, {"params": {}}]),
+    ("image_shape", [True, 40, "40", (40, 40), (40, 40, 0), (40.0, 40, 1), (40, 40, True), np.zeros((40, 40, 1))]),
+    ("image_shape", [(40, 40, 3), (2, 2, 1)]),
+    ("mean", [True, 0.0, "0", None, ("0",), (True,), (float("nan"),), (1, 2), (), np.zeros((1, 1)), np.float32(2)]),
+    ("std", [(0.0,), (-1,), (float("inf"),), [1, 2], "1"]),
+    ("class_names", ["0123456789", True, range(10), ["a"] * 9, [0] * 10, np.arange(10)]),
+])  # fmt: skip
+def test_what_freeze_is_given_is_checked(field, values, network):
+    plain, variables, shape = network
+    for value in values:
+        given = {"variables": variables, "image_shape": shape, field: value}
+        with pytest.raises(plq.UserError, match=field) as found:
+            plq.freeze(plain, **given)
+        assert "\n" not in str(found.value)
+
+
+def test_arrays_are_sequences_too(network):
+    plain, variables, shape = network
+    names = np.array(list("abcdefghij"))
+    found = plq.freeze(
+        plain, FrozenDict(variables), image_shape=np.array(shape), mean=np.zeros(1), std=[256], class_names=names
+    )
+    assert found.class_names == tuple("abcdefghij") and found.image_shape == shape
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"format": ["onnx"]}, "format="), ({"format": np.zeros(3)}, "format="), ({"format": None}, "format=None"),
+    ({"format": "c", "name": 3}, "name 3"), ({"format": "c", "name": "a b"}, "name 'a b'"),
+    ({"format": "onnx", "name": "a"}, "name='a': has no effect"),
+    ({"format": "onnx", "images": 3}, "images: found int"), ({"format": "onnx", "images": "a"}, "images: found <U1"),
+    ({"format": "onnx", "images": np.zeros((2, 40, 40, 1))}, "images: found float64"),
+    ({"format": "onnx", "images": np.zeros((0, 40, 40, 1), np.uint8)}, "images: found none"),
+])  # fmt: skip
+def test_what_export_is_given_is_checked(fields, message, tmp_path):
+    with pytest.raises(plq.UserError, match=message):
+        plq.export(from_frozen(small()), tmp_path / "out", **fields)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_is_compared_on_images_of_any_size(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 20, 1), np.uint8)
+    assert "3 images" in plq.export(from_frozen(small()), tmp_path / "m", format="stablehlo", images=images)[-1]
+
+
+@pytest.mark.parametrize("threads", [True, 1.0, None, "2", -1, 10**9], ids=repr)
+def test_a_number_of_threads_is_an_integer(threads, tmp_path):
+    from_frozen(small()).save(tmp_path / "m.plq")
+    for engine in ("native", "jax"):
+        with pytest.raises(plq.UserError, match="threads"):
+            plq.load(tmp_path / "m.plq", engine=engine, threads=threads)
+
+
+@pytest.mark.parametrize("value", [True, "a", None, [2]], ids=repr)
+def test_calibration_takes_a_network_and_variables(value, network):
+    plain, variables, _ = network
+    with pytest.raises(plq.UserError, match="network="):
+        plq.calibrate(value, variables, jnp.zeros((1, 40, 40, 1)))
+    with pytest.raises(plq.UserError, match="variables="):
+        plq.calibrate(plain, value, jnp.zeros((1, 40, 40, 1)))

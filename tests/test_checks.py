@@ -109,10 +109,18 @@ def test_what_else_is_refused(make, field):
     refuse(make, field)
 
 
-@pytest.mark.parametrize("value", [*NO_INTEGER, 0, -3], ids=repr)
+@pytest.mark.parametrize("value", [*NO_INTEGER, 0, -3, 2**31], ids=repr)
 def test_a_factor_decays_over_whole_steps(value):
     refuse(lambda: FactorSchedule("cosine", value), "factor.(decay_steps|end)")
     assert FactorSchedule("cosine", np.int32(4))(np.int64(2)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "step", [True, np.bool_(True), 2.0, "2", b"2", None, [2], {2}, -1, jnp.float32(2), np.zeros(3)], ids=repr
+)
+def test_a_factor_is_asked_for_at_a_step(step):
+    refuse(lambda: FactorSchedule("cosine", 4)(step), "step")
+    assert FactorSchedule("cosine", 4)(10**30) == 0
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBER, -0.5, 2], ids=repr)

@@ -1,5 +1,6 @@
 """Schedules, weight decay by role, clipping, against numbers worked out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -91,3 +92,16 @@ def test_learning_rates(fields, expected):
 def test_illegal_recipes_are_named(fields):
     with pytest.raises(UserError, match="optimizer."):
         OptimizerConfig(**fields).check()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 0.4, 3.0, np.inf])
+def test_a_gradient_is_clipped_as_optax_does_and_none_stays_none(size):
+    weights = {"params": {"conv": jnp.asarray([1.0, -2.0, 0.0])}}
+    gradients = {"params": {"conv": jnp.float32(size) * jnp.asarray([0.6, -0.8, 0.1])}}
+    recipe = OptimizerConfig("sgd", learning_rate=1.0, momentum=0.0, clip_norm=0.5)
+    rule, theirs = make_optimizer(recipe, 10, {"params": {"conv": "conv"}}), optax.clip_by_global_norm(0.5)
+    wanted = jax.tree.map(jnp.negative, theirs.update(gradients, theirs.init(weights))[0])
+    with jax.debug_nans(size == 0):
+        found, state = rule.update(gradients, rule.init(weights), weights)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    assert state[0] == theirs.init(weights)

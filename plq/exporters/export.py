@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from plq.checks import shown
+from plq.data.resize import resize_batch
 from plq.errors import UserError, nearest
+from plq.exporters.c.folder import check_name
 from plq.exporters.formats import EXPORTS
 from plq.exporters.source import Source, open_source
 from plq.exporters.write import require_target, write_checked
 from plq.runtime.frozen import FrozenModel
-from plq.storage.address import place
-from plq.storage.paths import path_of
+from plq.storage.address import place_given
 
 NOISE = 8
 
@@ -35,14 +37,29 @@ def export(
         name: of "c": what all names begin with.
     Returns lines about it. Raises UserError if it does not do what the model does, or cannot be written.
     """
-    if format not in EXPORTS:
+    if not isinstance(format, str) or format not in EXPORTS:
         raise UserError(f"format={format!r}: unknown; {nearest(str(format), EXPORTS)}")
-    path = path_of(str(out))
-    inputs = {} if isinstance(model, FrozenModel) else {"model": path_of(str(model))}
-    require_target(format, name, path, inputs, "out")
-    source = Source(model) if isinstance(model, FrozenModel) else open_source(place(str(model)), network)
-    if images is None:
-        images = np.random.default_rng(0).integers(0, 256, (NOISE, *source.frozen.image_shape), np.uint8)
+    path = place_given("out", out)
+    if not isinstance(path, Path):
+        raise UserError(f"out={path}: is an address, allowed a path")
+    if format == "c":
+        check_name(name)
+    elif name != "model":
+        raise UserError(f"name={shown(name)}: has no effect with format={format!r}")
+    given = model if isinstance(model, FrozenModel) else place_given("model", model)
+    require_target(format, name, path, {} if isinstance(given, FrozenModel) else {"model": given}, "out")
+    source = Source(given) if isinstance(given, FrozenModel) else open_source(given, network)
+    images = _images(source.frozen, images)
     source.require_agreement(images)
     options: dict[str, Any] = {"name": name, "images": images} if format == "c" else {}
     return write_checked(EXPORTS[format](source.frozen, False, **options), source.frozen, path, images, "out")
+
+
+def _images(model: FrozenModel, given: np.ndarray | None) -> np.ndarray:
+    """What the file is compared on, uint8 [count, *image_shape]. Raises UserError for what is not such images."""
+    if given is None:
+        return np.random.default_rng(0).integers(0, 256, (NOISE, *model.image_shape), np.uint8)
+    images = resize_batch(given, model.image_shape, model.frozen.fit)
+    if not len(images):
+        raise UserError("images: found none, allowed 1 or more to compare on, or None for noise")
+    return images

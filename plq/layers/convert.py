@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from plq.checks import shown
+from plq.checks import instance
 from plq.errors import UserError
 from plq.layers.expanded import LayerFactor, checked_layer_factor
 from plq.layers.interception import converting, mark, rule_for
@@ -90,8 +90,7 @@ def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: LayerFacto
     `unused_rules`). Subclasses of the two layers are left as they are. A network made with `nn.scan` or `nn.vmap` must
     name the ancillary collections in ``variable_axes``, as the message says otherwise.
     """
-    if not isinstance(network, nn.Module):
-        raise UserError(f"network={shown(network)}: found {type(network).__name__}, allowed a flax.linen.Module")
+    instance("network", network, nn.Module, "a flax.linen.Module")
     if isinstance(network, Converted):
         raise UserError("network: found one that is converted already, allowed the network that was given to convert")
     return Converted(network, as_rules(rules), checked_layer_factor(factor))

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from plq.checks import instance
 from plq.layers.opaque import step
 from plq.layers.variables import as_dicts, merged
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
@@ -66,7 +67,10 @@ def calibrate(
         network: any Linen network. args, kwargs: what it is called with; pass ``train=True`` (or what means it) where
             the batch statistics are still those of the initialization. variables: any Mapping; a dict is given back.
         kernels: set the learned scales of the weights too, from the kernels: after float weights were put in.
+    Raises UserError for what is no network or no Mapping.
     """
+    instance("network", network, nn.Module, "a flax.linen.Module")
+    instance("variables", variables, Mapping, "a Mapping of collections")
     stages = [ACTIVATIONS, KERNELS] if kernels else [ACTIVATIONS]
     mutable = stages + [name for name in variables if name not in ("params", "ancillary")]
     variables = as_dicts(variables)

@@ -9,7 +9,7 @@ from plq.runtime.file_format import Frozen
 from plq.runtime.nodes import Normalize
 from plq.runtime.sizes import Layer, float_size, layers, quantized_ratio
 
-MARK = "<!-- written by plq.cli.freeze -->"
+MARK = "<!-- written by plq.freeze -->"
 UNKNOWN = "not recorded"
 
 

@@ -17,6 +17,8 @@ from plq.runtime.file_format import Frozen
 from plq.runtime.frozen import FrozenModel, from_frozen
 from plq.runtime.lowering import lower
 from plq.runtime.verification import LOGITS, TIE, Reference, differences
+from plq.storage.address import place_given
+from plq.storage.staging import staged_input
 
 NOISE = 8
 
@@ -43,7 +45,7 @@ def read_source(path: Path, network: Any = None) -> Source:
 
 
 def freeze(
-    model: nn.Module | str | Path,
+    model: nn.Module | str | Path | None = None,
     variables: Mapping[str, Any] | None = None,
     *,
     network: Any = None,
@@ -55,7 +57,8 @@ def freeze(
     """A low-precision network as a graph of few-bit integers, compared with the network on noise.
 
     Args:
-        model: a stripped model's folder, alone; or a Linen network of plq without a branch, with the rest.
+        model: a stripped model's folder, alone; or any Linen network without a branch, as `plq.convert` gives it, with
+            the rest.
         network: of a folder whose network is not one of plq: its Linen class, or "package.module:Network".
         variables: its ``params`` and ``batch_stats``.
         image_shape: [height, width, channels].
@@ -64,10 +67,13 @@ def freeze(
         class_names: one for each logit; None: their numbers.
     Raises UserError for variables that are not stripped, for what has no graph, and if the two differ beyond ties.
     """
-    if isinstance(model, (str, Path)):
+    if model is None and isinstance(network, nn.Module):
+        model, network = network, None
+    if not isinstance(model, nn.Module):
         if variables is not None:
             raise UserError("freeze: found a folder and variables, allowed a folder alone")
-        exact = read_source(Path(model), network).exact
+        with staged_input(place_given("model", model)) as path:
+            exact = read_source(path, network).exact
     else:
         if network is not None:
             raise UserError("freeze: found network= beside a network, allowed it with a folder")

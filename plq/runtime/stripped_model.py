@@ -15,15 +15,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 from jax import Array
 
 from plq.checkpoint.match import leaf_shapes, require_same_leaves
 from plq.checkpoint.model_file import read_model
 from plq.checkpoint.store import open_store
+from plq.checks import instance, typed
 from plq.data.augment import normalize
 from plq.data.resize import resize_batch, resize_image
 from plq.distributed.devices import devices
-from plq.errors import UserError, one_line
+from plq.errors import UserError, first_line, one_line
 from plq.layers.variables import ancillary_leaves, as_dicts, flatten, kept, leaf_path, nest
 from plq.models.own import in_evaluation
 from plq.models.trainable import from_json
@@ -121,21 +123,57 @@ def from_network(
     std: Sequence[float],
     class_names: Sequence[str] | None,
 ) -> Model:
-    """The model of a network in hand. Raises UserError as `from_variables` does.
+    """The model of a network in hand. Raises UserError as `from_variables` does, and naming what else is wrong.
 
     ``class_names``: None numbers them.
     """
+    instance("variables", variables, Mapping, "a Mapping of collections")
+    shape = _image_shape(image_shape)
+    mean, std = (_per_channel(field, value, shape[2]) for field, value in (("mean", mean), ("std", std)))
+    if min(std) <= 0:
+        raise UserError(f"std={std}: allowed numbers above 0")
     _require_stripped(variables, "variables")
-    served, network = kept(variables), in_evaluation(network)
+    served, network = kept(as_dicts(variables)), in_evaluation(network)
+    classes = _outputs(network, served, shape)
+    names = tuple(map(str, range(classes)))
+    if class_names is not None:
+        names = typed("class_names", _plain(class_names), tuple[str, ...])
+    if len(names) != classes:
+        raise UserError(f"class_names: found {len(names)}, allowed {classes}, one per logit")
+    return _fitted(Model(network, served, shape, mean, std, names, "square", {}), "variables")
+
+
+def _plain(given: Any) -> Any:
+    return given.tolist() if isinstance(given, np.ndarray) else given
+
+
+def _image_shape(given: Any) -> tuple[int, int, int]:
+    found = typed("image_shape", _plain(given), tuple[int, ...])
+    if len(found) != 3 or min(found) < 1:
+        raise UserError(f"image_shape={found}: allowed height, width and channels, each 1 or more")
+    return found
+
+
+def _per_channel(field: str, given: Any, channels: int) -> tuple[float, ...]:
+    found = typed(field, _plain(given), tuple[float, ...])
+    if len(found) not in (1, channels):
+        raise UserError(f"{field}={found}: found {len(found)} numbers, allowed 1 or {channels}, one per channel")
+    return found
+
+
+def _outputs(network: nn.Module, variables: dict[str, Any], image_shape: tuple[int, int, int]) -> int:
+    """How many numbers the network gives for an image. Raises UserError if it does not take the image or variables."""
     images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    with one_line(f"{type(network).__name__} on images {list(image_shape)}"):
-        output = jax.eval_shape(network.apply, served, images)
+    name = type(network).__name__
+    try:
+        output = jax.eval_shape(network.apply, variables, images)
+    except (FlaxError, ArithmeticError, TypeError, ValueError) as error:
+        what = f"the network with these variables does not take images of {'x'.join(map(str, image_shape))}"
+        raise UserError(f"image_shape, variables: {what} ({first_line(error)})") from error
     if not isinstance(output, jax.ShapeDtypeStruct) or len(output.shape) < 2:
         found = f"{type(output).__name__} of {len(jax.tree.leaves(output))} arrays"
-        raise UserError(f"{type(network).__name__}: gives {found}, allowed one array [batch, ..., classes]")
-    classes = output.shape[-1]
-    names = tuple(map(str, range(classes) if class_names is None else class_names))
-    return _fitted(Model(network, served, image_shape, tuple(mean), tuple(std), names, "square", {}), "variables")
+        raise UserError(f"{name}: gives {found}, allowed one array [batch, ..., classes]")
+    return output.shape[-1]
 
 
 def _require_stripped(tree: Any, source: str) -> None:

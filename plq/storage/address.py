@@ -6,12 +6,14 @@ whatever is said of the copy can be said of the address.
 
 import dataclasses
 import importlib.util
+import os
 import re
 from pathlib import Path, PurePosixPath
 
+from plq.checks import other_type
 from plq.errors import UserError
 from plq.storage.cache_dir import cache_directory
-from plq.storage.paths import path_of
+from plq.storage.paths import path_of, possible
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}  # by scheme: the package that fsspec needs
 
@@ -53,6 +55,20 @@ def place(text: str) -> Path | Address:
     if importlib.util.find_spec(PACKAGES[scheme]) is None:
         raise UserError(f"{text}: needs {PACKAGES[scheme]}, not installed: pip install 'plq[remote]'")
     return Address(scheme, bucket, key)
+
+
+def place_given(field: str, value: object) -> Path | Address:
+    """What was given to a function as a path: a path or an address as it is, a text as `place` reads it.
+
+    Raises UserError, naming the field, for anything else.
+    """
+    if isinstance(value, Address):
+        return value
+    if isinstance(value, Path):
+        return possible(value, str(value))
+    if not isinstance(value, (str, os.PathLike)):
+        raise other_type(field, value, "a path")
+    return place(os.fsdecode(value))
 
 
 def named(text: str) -> str:

@@ -14,7 +14,11 @@ def path_of(text: str) -> Path:
     """
     if not text:
         raise UserError("found an empty path, allowed the path of a file or folder")
-    path = Path(os.path.expanduser(text))
+    return possible(Path(os.path.expanduser(text)), text)
+
+
+def possible(path: Path, text: str) -> Path:
+    """The path, which ``text`` stands for. Raises UserError, naming the text, if no file system takes it."""
     try:
         os.stat(path)
     except ValueError as error:

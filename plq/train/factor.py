@@ -6,11 +6,14 @@ f is a pure function of the training step, so a resumed run goes on where it was
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from plq.checks import choice, integer, typed, within
+from plq.checks import at_least, choice, integer, typed, within
 from plq.errors import UserError
 
 
@@ -43,8 +46,8 @@ class FactorSchedule:
     def __post_init__(self):
         choice("factor.name", self.name, SHAPES)
         choice("factor.order", self.order, ORDERS)
-        if integer("factor.decay_steps", self.decay_steps) < 1:
-            raise UserError(f"factor.end: gives a decay of {self.decay_steps} steps, allowed 1 or more")
+        if not 1 <= integer("factor.decay_steps", self.decay_steps) < 2**31:
+            raise UserError(f"factor.end: gives a decay of {self.decay_steps} steps, allowed 1 or more, below 2**31")
         for field in ("rate", "cutoff"):
             within(f"factor.{field}", getattr(self, field), lambda share: 0 < share < 1, "above 0 and below 1")
         within("factor.power", self.power, lambda power: power > 0, "above 0")
@@ -59,13 +62,13 @@ class FactorSchedule:
         return self.decay_steps
 
     def __call__(self, step: Array | int) -> Array:
-        """f at this step: float32 scalar in [0, 1]; ``step`` may be traced."""
+        """f at this step: float32 scalar in [0, 1]; ``step`` may be traced. Raises UserError for what is no integer."""
         by_layer = self.by_layer(step)
         return jnp.mean(jnp.stack(list(by_layer.values()))) if isinstance(by_layer, dict) else by_layer
 
     def by_layer(self, step: Array | int) -> Array | dict[str, Array]:
         """f of each layer by name; one for all if they decay together."""
-        step = jnp.asarray(step, jnp.int32)
+        step = _step(step)
         if self.order == "together" or not self.layers:
             return self._at(step)
         count, whole = len(self.layers), self.decay_steps
@@ -86,6 +89,15 @@ class FactorSchedule:
         while self.rate**stages > self.cutoff:
             stages += 1
         return stages
+
+
+def _step(given: Any) -> Array:
+    """int32, at most 2**31 - 1. Raises UserError for a number of another kind, or below 0 as far as that is known."""
+    if not isinstance(given, (jax.Array, np.ndarray)):
+        return jnp.int32(min(at_least("step", given, 0), 2**31 - 1))
+    if not jnp.issubdtype(given.dtype, jnp.integer):
+        raise UserError(f"step: found {given.dtype}, allowed integers")
+    return jnp.asarray(given, jnp.int32)
 
 
 def _share(factor: FactorSchedule, step: Array) -> Array:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from plq.checks import at_least, choice, require_types
@@ -128,13 +129,25 @@ def make_optimizer(recipe: OptimizerConfig, total_steps: int, roles: dict[str, A
         return jax.tree_util.tree_map_with_path(lambda path, _: by_path[leaf_path(path)] in recipe.decay_roles, weights)
 
     decay = [optax.add_decayed_weights(recipe.weight_decay, decayed)] if recipe.weight_decay else []
-    clip = [optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm else []
+    clip = [_clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm else []
     if recipe.name == "sgd":
         core = [optax.trace(recipe.momentum, recipe.nesterov)] if recipe.momentum else []
     else:
         core = [optax.scale_by_adam(recipe.momentum, recipe.beta2, recipe.epsilon, nesterov=recipe.nesterov)]
     middle = decay + core if recipe.decay == "l2" else core + decay
     return _in_32_bits(optax.chain(*clip, *middle, optax.scale_by_learning_rate(learning_rate(recipe, total_steps))))
+
+
+def _clip_by_global_norm(largest: float) -> optax.GradientTransformation:
+    """As `optax.clip_by_global_norm`, whose 0 / 0 at a gradient of zero JAX_DEBUG_NANS takes for an error."""
+
+    def update(gradients: Any, state: Any, weights: Any = None) -> Any:
+        norm = optax.global_norm(gradients)
+        divisor = jnp.where(norm < largest, 1.0, norm)
+        clipped = lambda leaf: jnp.where(norm < largest, leaf, leaf / divisor.astype(leaf.dtype) * largest)
+        return jax.tree.map(clipped, gradients), state
+
+    return optax.GradientTransformation(lambda weights: optax.EmptyState(), update)
 
 
 def _in_32_bits(rule: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from plq.checks import integer
 from plq.data.resize import resize_batch, resize_image
 from plq.errors import UserError
 from plq.exporters.c.build import library
@@ -134,7 +135,7 @@ class NativeModel:
 
 def native(frozen: Frozen, threads: int = 0) -> NativeModel:
     """The model of a file's content, compiled. ``threads``: 0: one per core that this process may use."""
-    if not 0 <= threads <= MAX_THREADS:
+    if not 0 <= integer("threads", threads) <= MAX_THREADS:
         raise UserError(f"threads {threads}: allowed 1 to {MAX_THREADS}, or 0 for one per core")
     plan(frozen.graph)  # refuses sums that are too large
     return NativeModel(frozen, compiled(frozen.graph), threads or cores())

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from plq.checks import shown
 from plq.errors import UserError
 from plq.exporters.c.reference import Reference
 from plq.exporters.c.source import Source
@@ -24,8 +25,8 @@ TESTED = 4  # images
 
 def check_name(name: str) -> None:
     """Raise UserError unless names in C can begin with it."""
-    if not IDENTIFIER.fullmatch(name) or name in KEYWORDS:
-        raise UserError(f"--name {name!r:.80}: allowed a letter, then letters, digits and _, 63 at most; no C keyword")
+    if not isinstance(name, str) or not IDENTIFIER.fullmatch(name) or name in KEYWORDS:
+        raise UserError(f"--name {shown(name)}: allowed a letter, then letters, digits and _, 63 at most; no C keyword")
 
 
 def files_of(graph: Graph, name: str, images: np.ndarray | None) -> tuple[dict[str, str], Source]:
