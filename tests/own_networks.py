@@ -183,4 +183,26 @@ class Wanting(nn.Module):
         return nn.Dense(10)(nn.Conv(self.features, (3, 3))(x).mean((1, 2)))
 
 
+class Half(nn.Module):
+    """Parameters and products in bfloat16."""
+
+    @nn.compact
+    def __call__(self, x):
+        conv = partial(nn.Conv, 4, (3, 3), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+        x = nn.relu(conv(name="conv1")(nn.relu(conv(name="conv0")(x))))
+        return nn.Dense(10, dtype=jnp.bfloat16, name="head")(x.mean((1, 2)))
+
+
+class Twice(nn.Module):
+    """A layer that is called twice, and one inside a transformation of Flax."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), name="stem")(x))
+        shared = nn.Conv(4, (3, 3), name="shared")
+        x = nn.relu(shared(nn.relu(shared(x))))
+        x = nn.relu(nn.WeightNorm(nn.Conv(4, (3, 3), name="wrapped"))(x))
+        return nn.Dense(10, name="head")(x.mean((1, 2)))
+
+
 NOT_A_CLASS = 3

@@ -72,7 +72,7 @@ def test_the_reference_is_the_config():
         assert list(found) == [field.name for field in fields]
         for field in fields:
             assert ast.literal_eval(found[field.name].default) == getattr(section.default, field.name)
-            kind = field.type.__name__ if field.type in (str, int, float, bool) else str(field.type)
+            kind = field.type.__name__ if field.type in (str, int, float, bool, dict) else str(field.type)
             assert found[field.name].kind == kind
 
 

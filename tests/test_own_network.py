@@ -181,3 +181,19 @@ def test_a_collection_of_its_own_is_carried(tmp_path):
     assert int(run.state.statistics["counter"]["steps"]) == setup.total_steps == 11
     served = plq.load(tmp_path / "model", network="own_networks:Counting")
     assert int(served.variables["counter"]["steps"]) == 11
+
+
+def test_parameters_of_sixteen_bits_are_saved_and_read(tmp_path):
+    run = to_the_end(Run(setup_of("Half", rules=()), tmp_path))
+    served = plq.load(tmp_path / "model", network="own_networks:Half").variables["params"]
+    assert served["conv1"]["kernel"].dtype == "bfloat16"
+    np.testing.assert_array_equal(served["conv1"]["kernel"], run.state.weights["params"]["conv1"]["kernel"])
+
+
+def test_each_call_of_a_layer_is_counted_once():
+    """A shared layer for each call, and one inside a transformation, which runs it several times, for one."""
+    from plq.layers.cost import cost_table
+
+    network = build_config(config_of("Twice", rules=())).architecture(10, (8, 8, 1)).plain()
+    macs = {cost.layer.name: cost.layer.macs for cost in cost_table(network, (8, 8, 1))}
+    assert macs["shared"] == 2 * 64 * 9 * 16 and macs["wrapped"] == 64 * 9 * 16

@@ -36,7 +36,7 @@ def test_scales_fit_what_each_layer_gets_from_the_calibrated_ones_before_it(name
     images = setup.batch(0)[0]
     found = of_activations(params)
     assert len(found) == 6 * len(setup.config.quant.activation().scale_names)
-    assert found != of_activations(setup._init().weights["params"])
+    assert found != of_activations(setup.init().weights["params"])
     inputs = {}
 
     def record(next_function, args, kwargs, context):
@@ -57,7 +57,7 @@ def test_scales_fit_what_each_layer_gets_from_the_calibrated_ones_before_it(name
 
 def test_nothing_else_changes(experiments, states):
     setup, after = experiments["lsq"], states["lsq"]
-    before = setup.pruned(setup._init(), 0)
+    before = setup.pruned(setup.init(), 0)
     jax.tree.map(np.testing.assert_array_equal, before.statistics, after.statistics)
     jax.tree.map(np.testing.assert_array_equal, before.moments, after.moments)
     jax.tree.map(np.testing.assert_array_equal, before.weights["ancillary"], after.weights["ancillary"])
@@ -74,19 +74,19 @@ def test_the_same_each_time_and_with_or_without_a_branch(fields, states):
 
 def test_fixed_quantizers_and_float_activations_have_nothing_to_calibrate():
     setup = tiny(mesh__data=1)
-    state = setup._init()
+    state = setup.init()
     images = setup.batch(0)[0]
     again = jax.jit(lambda state: calibrated(setup.task, state, images, True))(state)
     jax.tree.map(np.testing.assert_array_equal, again.weights, state.weights)
     float_run = tiny(quant__weight_bits=32, quant__activation_bits=32, quant__activations="lsq", quant__weights="lsq")
-    assert not [path for path in flatten(float_run._init().weights["params"]) if path.endswith(LEARNED)]
-    assert float_run._learned == []
+    assert not [path for path in flatten(float_run.init().weights["params"]) if path.endswith(LEARNED)]
+    assert float_run.learned == []
 
 
 def test_kernel_scales_are_set_when_asked_for():
     """SYQ's start at 1 in a fresh network, and at the mean magnitude once trained kernels are there."""
     setup = tiny(quant__weights="syq", quant__weight_bits=2, mesh__data=1)
-    task, state, images = setup.task, setup._init(), setup.batch(0)[0]
+    task, state, images = setup.task, setup.init(), setup.batch(0)[0]
     for kernels in (False, True):
         params = jax.jit(lambda state, k=kernels: calibrated(task, state, images, k))(state).weights["params"]
         kernel, scale = (params["conv3"]["conv"][name] for name in ("kernel", "scale"))

@@ -11,9 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from plq.errors import UserError
 from plq.layers.variables import flatten, nest
@@ -21,6 +22,12 @@ from plq.storage.output import require_room, writing
 
 FORMAT, VERSION = "plq-model", 1
 DESCRIPTION, VARIABLES = "model.json", "variables.safetensors"
+TYPES = {
+    "BOOL": np.dtype(bool),
+    "BF16": np.dtype(jnp.bfloat16),
+    **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
+    **{f"{kind.upper()}{8 * size}": np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)},
+}
 HOW = "make a model with: plq prune --workdir DIR --out PATH"
 
 
@@ -92,9 +99,17 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if hashlib.sha256(tensors).hexdigest() != header["sha256"]:
         raise UserError(f"{path / VARIABLES}: damaged: its checksum is not the one in {DESCRIPTION}")
     try:
-        return nest(load(tensors)), header["description"]
+        return nest(_arrays(tensors)), header["description"]
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path / VARIABLES}: not readable ({error})") from error
+
+
+def _arrays(tensors: bytes) -> dict[str, np.ndarray]:
+    """Arrays by name. Those of safetensors itself are without bfloat16."""
+    return {
+        name: np.frombuffer(entry["data"], TYPES[entry["dtype"]]).reshape(entry["shape"])
+        for name, entry in deserialize(tensors)
+    }
 
 
 def _what_it_is(path: Path) -> str:

@@ -191,7 +191,7 @@ def _row(path: Path, found: Run, variables: Sequence[Path]) -> Layer:
     bits = getattr(getattr(layer, "weights", None), "bits", FLOAT_BITS) if kernel else FLOAT_BITS
     kept = count(lambda collection: collection not in ANCILLARY)
     return Layer(
-        name="/".join(path),
+        name="/".join(path) or "(network)",
         kind=_kind(layer),
         weight_bits=bits,
         activation_bits=getattr(getattr(layer, "activation", None), "bits", FLOAT_BITS),
@@ -215,9 +215,12 @@ def _applications(product: Path, found: Run) -> int:
     """At how many places of one image the kernel of a layer is applied, over all calls of it."""
     calls = found.calls[product]
     converted = {id(call.module): call for call in calls if isinstance(call.module, LowPrecision)}
-    calls = list(converted.values()) or calls  # a converted layer calls itself as Linen's, and for Linen's
-    places = [call.output.shape[:-1] for call in calls if not isinstance(call.module, nn.ConvLocal)]
-    return sum(int(np.prod(shape)) for shape in places) or 1
+    traces: dict[int, int] = {}  # a transformation of JAX may run what is inside it several times: each has its root
+    for call in converted.values() or calls:  # a converted layer calls itself as Linen's, and for Linen's
+        places = 1 if isinstance(call.module, nn.ConvLocal) else int(np.prod(call.output.shape[:-1]))
+        root = id(call.module.scope.root)
+        traces[root] = traces.get(root, 0) + places
+    return max(traces.values())
 
 
 def _kind(layer: Any) -> str:

@@ -14,10 +14,10 @@ from jax import Array
 from plq.checks import shown
 from plq.errors import UserError, one_line
 from plq.layers.config_rules import rules_from_json, rules_to_json, stated_rules, usual_rules
-from plq.layers.convert import Converted, conversion_table, unused_rules
+from plq.layers.convert import Converted, conversion_table
 from plq.layers.expanded import LayerFactor
 from plq.layers.factory import QuantConfig
-from plq.layers.rule import Rule
+from plq.layers.rule import Rule, refuse_unused
 from plq.layers.variables import kept, leaves_with_path
 from plq.models.importing import class_of, network_class
 from plq.models.options import (
@@ -150,15 +150,21 @@ def own_network(
     call = {flag: not value for flag, value in flags}
     with one_line(f"{name} on images {list(image_shape)}", inspect.getsourcefile(class_of(code)) or ""):
         layers = conversion_table(network, Rule("*", 32, 32), image_shape, **call)
-    rules = stated_rules(quant.rules, quant) or usual_rules([row.path for row in layers if row.rule], quant)
-    try:
-        unused_rules(network, rules, image_shape, strict=True, **call)
-    except UserError as error:
-        names = ", ".join(row.path for row in layers if row.rule)
-        raise UserError(f"quant.{error}; layers: {names}") from error
+    paths = [row.path for row in layers if row.rule]
+    rules = stated_rules(quant.rules, quant) or usual_rules(paths, quant)
+    _refuse_unused(rules, paths)
     found = OwnNetwork(name, code, plain_fields(network), rules)
     found.check(image_shape, num_classes)
     return found
+
+
+def _refuse_unused(rules: tuple[Rule, ...], paths: list[str]) -> None:
+    """Raise UserError, naming the layers, if a rule is the first match of none."""
+    used = {next((rule for rule in rules if rule.matches(path.split("/"))), None) for path in paths}
+    try:
+        refuse_unused([rule for rule in rules if rule not in used])
+    except UserError as error:
+        raise UserError(f"quant.{error}; layers: {', '.join(paths)}") from error
 
 
 def from_json(fields: Mapping[str, Any], network: Any) -> OwnNetwork:
