@@ -59,6 +59,12 @@ def test_a_part_of_a_split_has_all_classes(tmp_path):
     assert {one.label for one in folder.chosen("train[:25%]")} == {0, 1}
 
 
+def test_a_number_beyond_the_end_of_a_split_is_its_end(tmp_path):
+    folder = opened(write_splits(tmp_path / "x"))
+    assert folder.chosen("train[:256]") == folder.chosen("train") == folder.chosen("train[-99:100%]")
+    assert folder.chosen("train[4:10]+val[:64]") == [*folder.splits["train"][4:], *folder.splits["test"]]
+
+
 def test_a_class_may_be_called_train(tmp_path):
     assert opened(write_classes(tmp_path / "x", ("bus", "train"), 20)).class_names == ("bus", "train")
 
@@ -273,7 +279,7 @@ def test_a_share_held_back_has_a_use(tmp_path):
 @pytest.mark.parametrize(("split", "message"), [
     ("trian", "Unknown split 'trian'.*Splits there: train .6., test .6.; see data.train_split"),
     ("train[", "split 'train\\['"), ("train[:50%", "split 'train"), ("train[4:2]", "runs backwards"),
-    ("train[3:3]", "is empty"), ("train[50:]", "Requested slice"), ("", "split ''"),
+    ("train[3:3]", "is empty"), ("train[50:]", "is empty"), ("", "split ''"),
 ])  # fmt: skip
 def test_a_wrong_split_is_one_line(tmp_path, split, message):
     with pytest.raises(UserError, match=message) as caught:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ FOLDER_FORMAT = 1  # raised when decoding or resizing changes
 GREY = ("1", "L", "LA")  # modes; a set of nothing else has one channel
 NAMED = 3  # how many files a message names
 CHUNK = 1000  # images decoded at a time
+NUMBER = re.compile(r"\d+(?![\d%])")  # of examples, not of percent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,7 @@ class ImageFolder:
 
     def chosen(self, split: str) -> list[Picture]:
         """The pictures of a split in TFDS syntax. Raises UserError if it is unknown or empty."""
-        parts = spans(f"data.data_dir={self.root}", self.sizes, _with_aliases(split, self.sizes))
+        parts = spans(f"data.data_dir={self.root}", self.sizes, _plain(split, self.sizes))
         return [picture for part in parts for picture in self.splits[part.split][part.start : part.stop]]
 
     def load(self, split: str, size: Size | None) -> Split:
@@ -163,11 +165,22 @@ class FolderSource:
         return self.pictures[index].name
 
 
-def _with_aliases(split: str, sizes: dict[str, int]) -> str:
-    """With "val" and "validation" as names of the split that they are: `VALIDATION`, or `TEST` where it is alone."""
+def _plain(split: str, sizes: dict[str, int]) -> str:
+    """The split as TFDS takes it, of a set that grows and shrinks: a number beyond the end means the end.
+
+    "val" and "validation" are names of the split that they are: `VALIDATION`, or `TEST` where it is alone.
+    """
     held = VALIDATION if VALIDATION in sizes else TEST
-    parts = [part.strip().partition("[") for part in split.split("+")]
-    return "+".join((held if name in ("val", VALIDATION) else name) + bracket + rest for name, bracket, rest in parts)
+    plain = []
+    for part in split.split("+"):
+        name, bracket, rest = part.strip().partition("[")
+        name = held if name in ("val", VALIDATION) else name
+        plain.append(name + bracket + (_clipped(rest, sizes[name]) if name in sizes else rest))
+    return "+".join(plain)
+
+
+def _clipped(text: str, size: int) -> str:
+    return NUMBER.sub(lambda number: str(min(int(number[0]), size)), text)
 
 
 def _identities(pictures: tuple[Picture, ...] | list[Picture]) -> list[tuple[str, int, str]]:
