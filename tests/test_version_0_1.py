@@ -64,7 +64,7 @@ def test_models_load_and_are_exported(folder, tmp_path):
     stripped, frozen, images = plq.load(folder / "run/model"), plq.load(folder / "model.plq"), digit_images(20)
     np.testing.assert_allclose(frozen(images), stripped(images), rtol=1e-4, atol=1e-4)
     assert frozen.class_names == stripped.class_names
-    for format in ("qonnx", "c"):
+    for format in ("stablehlo", "c"):
         plq.export(frozen, tmp_path / format, format=format, images=images)
     stated = stripped.training["test"]["accuracy"]
     test, labels = load_digits()
