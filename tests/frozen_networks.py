@@ -109,6 +109,15 @@ class Scanned(nn.Module):
         return nn.Dense(5)(nn.remat(nn.Conv)(8, (3, 3))(x).mean((1, 2)))
 
 
+class TwoHeads(nn.Module):
+    """A class of the image, and a map."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(norm(train)(nn.Conv(8, (3, 3))(x)))
+        return {"class": nn.Dense(5)(x.mean((1, 2))), "map": nn.Conv(2, (3, 3), (2, 2))(x)}
+
+
 NETWORKS = (
     Residual, DenseNet, SqueezeExcite, InvertedResidual, GroupNorms, Segmentation, OneAxis, Attention, Scanned,
 )  # fmt: skip

@@ -129,10 +129,10 @@ def test_what_cannot_be_written_down_is_refused_by_name():
     (lambda y: y.reshape(-1, 2), "found a reshape of .2, 8, 8, 2. to .128, 2., allowed one that keeps the axis of the"),
     (lambda y: y[:1], "found a slice of the images of a batch"),
     (lambda y: jnp.concatenate([y, y]), "found a concatenation along the images of a batch"),
-    (lambda y: jnp.zeros((2, 3)), "Odd: found a result that does not have one row"),
-    (lambda y: (y, y), "Odd: found 2 results"),
+    (lambda y: jnp.zeros((2, 3)), "Odd: gives a result that does not have one row"),
+    (lambda y: (y, jnp.ones(2)), "Odd: gives a result that does not have one row"),
     (lambda y: y + jnp.arange(2.0).reshape(2, 1, 1, 1), "found a constant that differs from image to image"),
-    (lambda y: y.T, "Odd: found a result that does not have one row"),
+    (lambda y: y.T, "Odd: gives a result that does not have one row"),
 ])  # fmt: skip
 def test_what_has_no_node_is_one_line(after, message):
     with pytest.raises(UserError, match=message) as caught:

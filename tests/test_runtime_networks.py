@@ -4,11 +4,14 @@ import inspect
 
 import jax
 import numpy as np
+import onnxruntime
 import optax
 import pytest
-from frozen_networks import NETWORKS
+from frozen_networks import NETWORKS, TwoHeads
+from PIL import Image
 
 import plq
+from plq.cli import predict
 from plq.runtime.nodes import Product
 
 SHAPE, MEAN, STD = (12, 10, 3), (20.0,), (255.0,)
@@ -53,6 +56,34 @@ def case(request):
     served = plq.convert(network, plq.Rule("*", 2, 3))
     frozen = plq.freeze(served, plq.prune(variables), image_shape=SHAPE, mean=MEAN, std=STD)
     return network, variables, served, frozen
+
+
+def test_two_heads(tmp_path):
+    network, x = TwoHeads(), normalized(images(6))
+    variables = plq.convert(network, plq.Rule("*", 2, 3)).init(jax.random.key(0), x)
+    served = plq.convert(network, plq.Rule("*", 2, 3))
+    frozen = plq.freeze(served, variables, image_shape=SHAPE, mean=MEAN, std=STD, class_names=list("abcde"))
+    wanted = served.apply(variables, x)
+    frozen.save(tmp_path / "m.plq")
+    for model in (frozen, plq.load(tmp_path / "m.plq"), plq.load(tmp_path / "m.plq", engine="native")):
+        found = model(images(6))
+        assert set(found) == {"class", "map"}
+        for name, value in found.items():
+            np.testing.assert_allclose(value, wanted[name], atol=1e-4)
+    for format in ("onnx", "stablehlo", "c"):
+        plq.export(frozen, tmp_path / format, format=format, images=images(7))
+    session = onnxruntime.InferenceSession(tmp_path / "onnx")
+    assert [(o.name, o.shape[1:]) for o in session.get_outputs()] == [
+        ("logits", [65]),
+        ("class", [5]),
+        ("map", [6, 5, 2]),
+    ]
+    by_name = session.run(["map"], {"image": x.transpose(0, 3, 1, 2)})[0]
+    np.testing.assert_allclose(by_name, wanted["map"], atol=1e-4)
+    assert "#define model_OUTPUT_1_AT 5 " in (tmp_path / "c" / "model.h").read_text()
+    Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
+    with pytest.raises(SystemExit, match="2"):
+        predict.main(["--model", str(tmp_path / "m.plq"), str(tmp_path / "a.png")])
 
 
 def test_the_branch_leaves_bit_for_bit(case):

@@ -19,7 +19,11 @@ def top_classes(model: Servable, image: np.ndarray, top: int) -> str:
     import jax
     import numpy as np
 
-    probabilities = np.asarray(jax.nn.softmax(model(image[None])[0]))
+    logits = model(image[None])
+    if np.shape(logits) != (1, len(model.class_names)):
+        shapes = [list(np.shape(leaf)[1:]) for leaf in jax.tree.leaves(logits)]
+        raise UserError(f"the model gives {', '.join(map(str, shapes))} for an image, allowed one number per class")
+    probabilities = np.asarray(jax.nn.softmax(logits[0]))
     order = np.argsort(-probabilities, kind="stable")[:top]
     return ", ".join(f"{model.class_names[index]} {probabilities[index]:.3f}" for index in order)
 

@@ -69,7 +69,7 @@ def compare(model: FrozenModel, exported: Exported, images: np.ndarray) -> Verdi
         images: uint8 [count, *image_shape], at least one.
     """
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    wanted, found = (np.concatenate([run(batch) for batch in batches]) for run in (model, exported.logits))
+    wanted, found = (np.concatenate([run(batch) for batch in batches]) for run in (model.flat, exported.logits))
     if found.shape != wanted.shape or not np.isfinite(found).all():
         raise UserError(f"gives logits {list(found.shape)}, or some that are not finite; allowed {list(wanted.shape)}")
     apart = np.abs(found - wanted).reshape(len(images), -1).max(1) / max(np.abs(wanted).max(), 1e-30)

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from plq.exporters.arrays import ARRAYS, channels_last
 from plq.exporters.writer import Writer
 from plq.runtime.graph import IMAGE, Graph
+from plq.runtime.heads import offsets
 from plq.runtime.node import Node, Pads
 from plq.runtime.nodes import (
     Activation,
@@ -63,7 +64,19 @@ class Translator:
             kind, shape = TensorProto.UINT8, [batch, height, width, channels]
         given = helper.make_tensor_value_info(image, kind, shape)
         result = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, *shape_out])
-        return self.writer.model(given, result, properties, domains)
+        return self.writer.model(given, [result, *self.heads(batch)], properties, domains)
+
+    def heads(self, batch: int | str) -> list[onnx.ValueInfoProto]:
+        """Each of several outputs by its name, cut out of the flat one."""
+        found = []
+        for head, start in zip(self.graph.heads, offsets(self.graph.heads), strict=True):
+            fields = {"starts": [start], "ends": [start + head.size], "axes": [1]}
+            cut = [self.writer.constant(np.array(n, np.int64), f"{head.name}/{role}") for role, n in fields.items()]
+            x = self.writer.add("Slice", [LOGITS, *cut], f"{head.name}/flat")
+            shape = self.writer.constant(np.array([0, *head.shape], np.int64), f"{head.name}/shape")
+            name = self.writer.add("Reshape", [x, shape], head.name)
+            found.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *head.shape]))
+        return found
 
     def translate(self, node: Node) -> None:
         """A node of `plq.runtime.array_nodes` by its function there, any other by the method of its name."""

@@ -51,13 +51,13 @@ class Writer:
     def model(
         self,
         image: onnx.ValueInfoProto,
-        output: onnx.ValueInfoProto,
+        outputs: list[onnx.ValueInfoProto],
         properties: dict[str, str],
         domains: dict[str, int] | None = None,
     ) -> onnx.ModelProto:
         """The whole model. ``properties``: its metadata. ``domains``: versions of operator sets beside ONNX's own."""
         initializers = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
-        graph = helper.make_graph(self.nodes, "plq", [image], [output], initializers)
+        graph = helper.make_graph(self.nodes, "plq", [image], outputs, initializers)
         opsets = [helper.make_opsetid(*pair) for pair in {"": OPSET, **(domains or {})}.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="plq")
         helper.set_model_props(model, properties)

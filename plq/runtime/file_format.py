@@ -21,7 +21,7 @@ import numpy as np
 from plq.data.resize import FITS
 from plq.errors import UserError
 from plq.runtime import container
-from plq.runtime.graph import Graph, parse_nodes
+from plq.runtime.graph import Graph, parse_heads, parse_nodes
 from plq.runtime.node import Node, Tensors
 from plq.runtime.nodes import Product
 from plq.runtime.pack import pack, unpack
@@ -47,7 +47,7 @@ class Frozen:
     def check(self) -> None:
         """Raise UserError unless graph, names and fit are what they must be."""
         self.graph.check()
-        classes = self.graph.output_shape[-1]
+        classes = self.graph.classes
         if len(self.class_names) != classes:
             raise UserError(f"class_names: found {len(self.class_names)}, allowed {classes}, one per logit")
         for name in self.class_names:
@@ -125,7 +125,7 @@ def _decode(stored: Tensors, metadata: dict[str, str]) -> Frozen:
     model = _model(metadata)
     image_shape, nodes = parse_nodes(model["graph"])
     tensors = _unpacked(stored, packed_bits(nodes), model["codes"])
-    graph = Graph(image_shape, nodes, tensors)
+    graph = Graph(image_shape, nodes, tensors, parse_heads(model["graph"]))
     frozen = Frozen(graph, tuple(model["class_names"]), model["fit"], model["training"])
     frozen.check()
     return frozen

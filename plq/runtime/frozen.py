@@ -18,6 +18,7 @@ from plq.distributed.devices import devices
 from plq.errors import UserError
 from plq.runtime.executor import Arrays, Runner, plan
 from plq.runtime.file_format import Frozen, encode, read, write
+from plq.runtime.heads import split
 from plq.storage.address import Address
 from plq.storage.paths import path_of
 from plq.storage.staging import staged_input
@@ -30,12 +31,17 @@ class FrozenModel:
     frozen: Frozen
     runner: Runner
 
-    def __call__(self, images: np.ndarray) -> Array:
+    def __call__(self, images: np.ndarray) -> Any:
         """Logits, float32 [batch, classes], of uint8 images [batch, height, width, channels] of any size.
 
-        Raises UserError for images of another type or number of channels.
+        Of a network with several outputs a tuple or a dict of them, as the network gives them. Raises UserError for
+        images of another type or number of channels.
         """
-        return self._logits(self._arrays, resize_batch(images, self.image_shape, self.frozen.fit))
+        return split(self.frozen.graph.heads, self.flat(resize_batch(images, self.image_shape, self.frozen.fit)))
+
+    def flat(self, images: np.ndarray) -> Array:
+        """What the graph gives of uint8 images [batch, *image_shape]: several outputs as one vector."""
+        return self._logits(self._arrays, images)
 
     def fitted(self, image: np.ndarray) -> np.ndarray:
         """An image uint8 [height, width, channels] brought to the network's size as the test images were."""

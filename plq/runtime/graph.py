@@ -24,6 +24,7 @@ import numpy as np
 
 from plq.errors import UserError
 from plq.runtime.fields import from_json, to_json
+from plq.runtime.heads import Head, check_heads
 from plq.runtime.node import MAX_ELEMENTS, Node, Tensors, Value
 from plq.runtime.nodes import NODES, Normalize, Product
 
@@ -35,11 +36,15 @@ MAX_NAME = 200
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A network that computes logits from images; see the module's docstring for what holds."""
+    """A network that computes logits from images; see the module's docstring for what holds.
+
+    ``heads``: of a network of several outputs, which are one flat vector here; see `plq.runtime.heads`.
+    """
 
     image_shape: tuple[int, int, int]
     nodes: tuple[Node, ...]
     tensors: Tensors
+    heads: tuple[Head, ...] = ()
 
     @property
     def output(self) -> str:
@@ -50,6 +55,11 @@ class Graph:
     def output_shape(self) -> tuple[int, ...]:
         """Of the logits of one image; the last axis is that of the classes."""
         return self.values[self.output].shape
+
+    @property
+    def classes(self) -> int:
+        """How many there are; of several heads those of the first."""
+        return (self.heads[0].shape if self.heads else self.output_shape)[-1]
 
     @cached_property
     def values(self) -> dict[str, Value]:
@@ -84,6 +94,8 @@ class Graph:
         if not output.shape or output.grid is not None:
             found = "values on a grid" if output.grid else "one number"
             raise UserError(f"node {self.output}: is the last one, found {found}, allowed float32 [..., classes]")
+        if self.heads:
+            check_heads(self.heads, output.shape)
 
     def _check_edges(self) -> None:
         known, read = {IMAGE}, Counter(name for node in self.nodes for name in node.inputs)
@@ -118,12 +130,21 @@ class Graph:
     def to_json(self) -> dict[str, Any]:
         """Everything but the tensors, as plain nested values; fields that have their usual value are left out."""
         nodes = [{"op": node.op, **to_json(node)} for node in self.nodes]
-        return {"image_shape": list(self.image_shape), "nodes": nodes}
+        heads = {"heads": [to_json(head) for head in self.heads]} if self.heads else {}
+        return {"image_shape": list(self.image_shape), "nodes": nodes, **heads}
+
+
+def parse_heads(description: dict[str, Any]) -> tuple[Head, ...]:
+    """The outputs from what `Graph.to_json` gives, after `parse_nodes`. Raises UserError for anything else."""
+    heads = description.get("heads", [])
+    if not isinstance(heads, list) or len(heads) > MAX_NODES or ("heads" in description and not heads):
+        raise UserError(f"graph: heads: allowed a list of 1 to {MAX_NODES:,}")
+    return tuple(from_json(Head, head, f"head {place}") for place, head in enumerate(heads))
 
 
 def parse_nodes(description: Any) -> tuple[tuple[int, int, int], tuple[Node, ...]]:
     """Image shape and nodes from what `Graph.to_json` gives. Raises UserError for anything else."""
-    if not isinstance(description, dict) or set(description) != {"image_shape", "nodes"}:
+    if not isinstance(description, dict) or set(description) - {"heads"} != {"image_shape", "nodes"}:
         raise UserError("graph: allowed an object with image_shape and nodes")
     shape, nodes = description["image_shape"], description["nodes"]
     if not isinstance(shape, list) or len(shape) != 3 or any(type(size) is not int for size in shape):

@@ -4,6 +4,7 @@ Low-precision kernels, quantized activations, batch norms and plq's own operatio
 (`plq.layers.opaque`, `plq.runtime.steps`); everything else is JAX's primitives (`plq.runtime.primitives`).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,11 @@ from flax.errors import FlaxError
 
 from plq.errors import UserError, first_line
 from plq.layers.opaque import Step, recording, step
-from plq.runtime.array_nodes import Reshape
+from plq.layers.variables import leaf_path
+from plq.runtime.array_nodes import Concatenate, Reshape
 from plq.runtime.builder import Builder, Symbol
 from plq.runtime.graph import IMAGE, Graph
+from plq.runtime.heads import Head
 from plq.runtime.interpreter import computed, evaluate
 from plq.runtime.node import Value
 from plq.runtime.nodes import Activation, Normalize
@@ -49,34 +52,44 @@ def lower(
     builder.values[IMAGE] = Value(tuple(image_shape))
     numbers: dict[str, Any] = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
     image = builder.symbol(builder.append(Normalize, "normalize", [IMAGE], **numbers))
-    jaxpr = _traced(network, variables, image.shape, dict(arguments or {}))
-    (result, *others) = evaluate(builder, jaxpr, [image])
-    if others or not isinstance(result, Symbol) or result.batch:
-        found = f"{1 + len(others)} results" if others else "a result that does not have one row per image"
-        raise UserError(f"{type(network).__name__}: found {found}, allowed one array [batch, ..., classes]")
-    nodes, tensors = Simplifier(builder, _output(builder, result)).run()
-    graph = Graph(image_shape, nodes, tensors)
+    jaxpr, outputs = _traced(network, variables, image.shape, dict(arguments or {}))
+    results = evaluate(builder, jaxpr, [image])
+    if not results or any(not isinstance(result, Symbol) or result.batch for result in results):
+        found = "a result that does not have one row per image" if results else "nothing"
+        raise UserError(f"{type(network).__name__}: gives {found}, allowed arrays [batch, ..., classes]")
+    heads: tuple[Head, ...] = ()
+    if len(results) > 1:
+        names = [leaf_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(outputs)[0]]
+        heads = tuple(Head(name, result.inner or (1,)) for name, result in zip(names, results, strict=True))
+    nodes, tensors = Simplifier(builder, _output(builder, results)).run()
+    graph = Graph(image_shape, nodes, tensors, heads)
     graph.check()
     return graph
 
 
-def _output(builder: Builder, result: Symbol) -> str:
-    """The node that gives the result in float32, apart from the normalized image itself."""
+def _output(builder: Builder, results: list[Symbol]) -> str:
+    """The node that gives the result in float32; several results are flat and one behind the other."""
     builder.path = ""
+    real = [_as_real(builder, result) for result in results]
+    if len(real) == 1:
+        return real[0].name
+    flat = [builder.on(result, Reshape, "flat", shape=(math.prod(result.inner),)) for result in real]
+    return builder.append(Concatenate, "outputs", [result.name for result in flat], axis=0)
+
+
+def _as_real(builder: Builder, result: Symbol) -> Symbol:
     value = builder.values[result.name]
     if value.grid is not None:
         result = builder.on(result, Activation, "output", nonlinearity="identity")
-    if not value.shape:
-        result = builder.on(result, Reshape, "output", shape=(1,))
-    return result.name
+    return result if value.shape else builder.on(result, Reshape, "output", shape=(1,))
 
 
 def _traced(network: nn.Module, variables: Mapping[str, Any], shape: tuple[int, ...], arguments: dict[str, Any]) -> Any:
-    """The jaxpr of a network for float32 images [BATCH, ...], with its variables as constants."""
+    """The jaxpr of a network for float32 images [BATCH, ...], variables as constants; shapes of its outputs."""
     run = lambda images: network.apply(variables, images, **arguments)
     with recording(lowering=True), nn.intercept_methods(_whole_batch_norms):
         try:
-            return jax.make_jaxpr(run)(jax.ShapeDtypeStruct(shape, jnp.float32))
+            return jax.make_jaxpr(run, return_shape=True)(jax.ShapeDtypeStruct(shape, jnp.float32))
         except NotImplementedError as error:
             found = "found jax.vmap around a low-precision layer, allowed none"
             raise UserError(f"{type(network).__name__}: {found} ({first_line(error)})") from error

@@ -170,10 +170,10 @@ def _outputs(network: nn.Module, variables: dict[str, Any], image_shape: tuple[i
     except (FlaxError, ArithmeticError, TypeError, ValueError) as error:
         what = f"the network with these variables does not take images of {'x'.join(map(str, image_shape))}"
         raise UserError(f"image_shape, variables: {what} ({first_line(error)})") from error
-    if not isinstance(output, jax.ShapeDtypeStruct) or len(output.shape) < 2:
-        found = f"{type(output).__name__} of {len(jax.tree.leaves(output))} arrays"
-        raise UserError(f"{name}: gives {found}, allowed one array [batch, ..., classes]")
-    return output.shape[-1]
+    leaves = jax.tree.leaves(output)
+    if not leaves or any(len(leaf.shape) < 1 for leaf in leaves):
+        raise UserError(f"{name}: gives {len(leaves)} arrays, allowed arrays [batch, ..., classes], one at least")
+    return leaves[0].shape[-1] if len(leaves[0].shape) > 1 else 1
 
 
 def _require_stripped(tree: Any, source: str) -> None:

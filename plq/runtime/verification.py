@@ -18,6 +18,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -71,8 +72,9 @@ class Reference:
                 run = lambda variables, images: self.network.apply(variables, normalize(images, self.mean, self.std))
                 traced = jax.make_jaxpr(run)(variables, images)
             watcher = _Watcher()
-            (logits,) = evaluate(watcher, traced, jax.tree.leaves((variables, images)))
-            return logits, watcher.seen
+            found = evaluate(watcher, traced, jax.tree.leaves((variables, images)))
+            flat = [result.reshape(len(images), -1) for result in found]
+            return found[0] if len(found) == 1 else jnp.concatenate(flat, 1), watcher.seen
 
         return jax.jit(compute)
 
@@ -135,7 +137,11 @@ def differences(model: FrozenModel, reference: Reference, images: np.ndarray) ->
             codes, apart = _apart(node, results[node.name], rounded[node.name], seen[node.name])
             for image in np.flatnonzero(codes):
                 found.setdefault(int(image), Difference(int(image), node.name, int(codes[image]), float(apart[image])))
-    apart = np.abs(results[graph.output] - logits).reshape(len(logits), -1).max(1) / max(np.abs(logits).max(), 1e-30)
+    rows = lambda x: x.reshape(len(images), -1)
+    largest = max(np.abs(logits).max(initial=0), 1e-30)
+    apart = np.abs(rows(results[graph.output]) - rows(logits)).max(1, initial=0) / largest
+        np.abs(logits).max(initial=0), 1e-30
+    )
     for image in np.flatnonzero(apart > LOGITS):
         found.setdefault(int(image), Difference(int(image), graph.output, 0, float(apart[image])))
     return [found[image] for image in sorted(found)]

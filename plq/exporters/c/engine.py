@@ -20,6 +20,7 @@ from plq.exporters.c.templates import header
 from plq.runtime.executor import plan
 from plq.runtime.file_format import Frozen, read
 from plq.runtime.graph import Graph
+from plq.runtime.heads import split
 from plq.storage.address import Address
 from plq.storage.staging import staged_input
 
@@ -118,12 +119,14 @@ class NativeModel:
         """Where the model comes from: "config" is the run's, "freezing" what was measured."""
         return self.frozen.training
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> Any:
         """Logits, float32 [batch, classes], of uint8 images [batch, height, width, channels] of any size.
 
         Raises UserError for images of another type or number of channels.
         """
-        images = resize_batch(images, self.image_shape, self.frozen.fit)
+        return split(self.frozen.graph.heads, self._flat(resize_batch(images, self.image_shape, self.frozen.fit)))
+
+    def _flat(self, images: np.ndarray) -> np.ndarray:
         if self.threads == 1 or len(images) < 2:
             return self.compiled.logits(images)
         return np.concatenate(list(self._pool.map(self.compiled.logits, np.array_split(images, self.threads))))

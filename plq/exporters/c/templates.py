@@ -3,6 +3,7 @@
 import math
 
 from plq.runtime.graph import Graph
+from plq.runtime.heads import offsets
 
 
 def header(graph: Graph, name: str, workspace: int) -> str:
@@ -14,6 +15,9 @@ def header(graph: Graph, name: str, workspace: int) -> str:
         "WORKSPACE_BYTES": workspace,
     }  # fmt: skip
     defines = "\n".join(f"#define {name}_{field} {value}" for field, value in sizes.items())
+    starts = zip(graph.heads, offsets(graph.heads), strict=True)
+    at = [f"{name}_OUTPUT_{place}_AT {start} /* {head.size} numbers */" for place, (head, start) in enumerate(starts)]
+    defines = "\n#define ".join([defines, *at])
     return HEADER.replace("DEFINES", defines).replace("NAME", name)
 
 
