@@ -140,8 +140,6 @@ def differences(model: FrozenModel, reference: Reference, images: np.ndarray) ->
     rows = lambda x: x.reshape(len(images), -1)
     largest = max(np.abs(logits).max(initial=0), 1e-30)
     apart = np.abs(rows(results[graph.output]) - rows(logits)).max(1, initial=0) / largest
-        np.abs(logits).max(initial=0), 1e-30
-    )
     for image in np.flatnonzero(apart > LOGITS):
         found.setdefault(int(image), Difference(int(image), graph.output, 0, float(apart[image])))
     return [found[image] for image in sorted(found)]
