@@ -16,7 +16,7 @@ Every variable stays where the network has it; see `plq.layers.interception` for
 import dataclasses
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,11 @@ from plq.checks import instance
 from plq.errors import UserError
 from plq.layers.expanded import LayerFactor, checked_layer_factor
 from plq.layers.interception import converting, mark, rule_for
+from plq.layers.nnx_kind import is_nnx
 from plq.layers.rule import Rule, as_rules, refuse_unused
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 __all__ = ["Conversion", "Converted", "Rule", "conversion_table", "convert", "converting", "unused_rules"]
 LISTED = (nn.Conv, nn.ConvLocal, nn.ConvTranspose, nn.Dense, nn.DenseGeneral, nn.Einsum)
@@ -76,7 +80,15 @@ def _move_children(module: Any, former: Any) -> None:
             _move_children(child, scope)
 
 
-def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: LayerFactor | None = None) -> Converted:
+@overload
+def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: LayerFactor | None = None) -> Converted: ...
+
+
+@overload
+def convert(network: "nnx.Module", rules: Iterable[Rule] | Rule, factor: Any = None) -> "nnx.Module": ...
+
+
+def convert(network: Any, rules: Iterable[Rule] | Rule, factor: LayerFactor | None = None) -> Any:
     """The network with each `nn.Conv` and `nn.Dense` computed as the first rule that matches its path says.
 
     Takes the arguments of ``network``; see `plq.layers.dropin.LowPrecision` for what a layer computes and for when
@@ -84,13 +96,18 @@ def convert(network: nn.Module, rules: Iterable[Rule] | Rule, factor: LayerFacto
     of branches share their statistics over the named axes over which the network's batch norm behind them does.
 
     Args:
+        network: a Linen network; or an `nnx.Module`, of which a converted copy is given (`plq.layers.nnx_layers`).
         factor: f in [0, 1], traced or not: one compilation serves all values; or one for each layer with a branch, by
             its path. None: no branch, the network that is served.
     Raises UserError for a network that is converted already, and in ``init`` if a rule matches nothing (see
     `unused_rules`). Subclasses of the two layers are left as they are. A network made with `nn.scan` or `nn.vmap` must
     name the ancillary collections in ``variable_axes``, as the message says otherwise.
     """
-    instance("network", network, nn.Module, "a flax.linen.Module")
+    if is_nnx(network):
+        from plq.layers.nnx_layers import convert_module
+
+        return convert_module(network, as_rules(rules), factor)
+    instance("network", network, nn.Module, "a flax.linen.Module or a flax.nnx.Module")
     if isinstance(network, Converted):
         raise UserError("network: found one that is converted already, allowed the network that was given to convert")
     return Converted(network, as_rules(rules), checked_layer_factor(factor))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from plq.checks import instance
+from plq.layers.nnx_kind import is_nnx
 from plq.layers.opaque import step
 from plq.layers.variables import as_dicts, merged
 from plq.quant.base import FLOAT_BITS, ActivationQuantizer, Scales, WeightQuantizer
@@ -55,21 +56,26 @@ def _scales(
     return scales
 
 
-def calibrate(
-    network: nn.Module, variables: Mapping[str, Any], *args: Any, kernels: bool = False, **kwargs: Any
-) -> dict[str, Any]:
+def calibrate(network: Any, variables: Any, *args: Any, kernels: bool = False, **kwargs: Any) -> Any:
     """The variables with the learned scales of all activations set from data, layer after layer in one pass.
 
     Each `plq.layers.activation.Activation` sets its scales to fit what it gets and quantizes with them, so that the
     next layer sees what it will see in training. Nothing else changes, batch statistics included.
 
     Args:
-        network: any Linen network. args, kwargs: what it is called with; pass ``train=True`` (or what means it) where
-            the batch statistics are still those of the initialization. variables: any Mapping; a dict is given back.
+        network: any Linen network; or an `nnx.Module`, which is called with ``variables, *args, **kwargs``, and of
+            which a calibrated copy is given.
+        args, kwargs: what it is called with; pass ``train=True`` (or what means it) where the batch statistics are
+            still those of the initialization.
+        variables: any Mapping; a dict is given back.
         kernels: set the learned scales of the weights too, from the kernels: after float weights were put in.
     Raises UserError for what is no network or no Mapping.
     """
-    instance("network", network, nn.Module, "a flax.linen.Module")
+    if is_nnx(network):
+        from plq.layers.nnx_layers import calibrate_module
+
+        return calibrate_module(network, variables, *args, kernels=kernels, **kwargs)
+    instance("network", network, nn.Module, "a flax.linen.Module or a flax.nnx.Module")
     instance("variables", variables, Mapping, "a Mapping of collections")
     stages = [ACTIVATIONS, KERNELS] if kernels else [ACTIVATIONS]
     mutable = stages + [name for name in variables if name not in ("params", "ancillary")]

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from plq.layers.nnx_kind import is_nnx
+
 KEPT = ("params", "batch_stats")
 ANCILLARY = ("ancillary", "ancillary_stats")
 
@@ -60,7 +62,12 @@ def prune(tree: Any) -> Any:
     Works on variables, optimizer states, whole training states and checkpoints read as plain dicts; see `children` for
     what counts as a tree. A field of that name, which its class needs, becomes an empty Mapping, or None where it was
     none. A module that is named "ancillary" stays: it is inside ``params``. Every leaf that stays is the same object.
+    Of an `nnx.Module` (`plq.layers.nnx_layers`) a copy without branches is given.
     """
+    if is_nnx(tree):
+        from plq.layers.nnx_layers import prune_module
+
+        return prune_module(tree)
     inside = children(tree)
     if inside is None:
         return tree

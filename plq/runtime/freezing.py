@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from plq.checkpoint.model_file import read_model
 from plq.errors import UserError
+from plq.layers.nnx_kind import is_nnx
 from plq.runtime import stripped_model
 from plq.runtime.file_format import Frozen
 from plq.runtime.frozen import FrozenModel, from_frozen
@@ -45,7 +46,7 @@ def read_source(path: Path, network: Any = None) -> Source:
 
 
 def freeze(
-    model: nn.Module | str | Path | None = None,
+    model: Any = None,
     variables: Mapping[str, Any] | None = None,
     *,
     network: Any = None,
@@ -58,7 +59,7 @@ def freeze(
 
     Args:
         model: a stripped model's folder, alone; or any Linen network without a branch, as `plq.convert` gives it, with
-            the rest.
+            the rest; or an `nnx.Module`, which holds its variables.
         network: of a folder whose network is not one of plq: its Linen class, or "package.module:Network".
         variables: its ``params`` and ``batch_stats``.
         image_shape: [height, width, channels].
@@ -67,8 +68,14 @@ def freeze(
         class_names: one for each logit; None: their numbers.
     Raises UserError for variables that are not stripped, for what has no graph, and if the two differ beyond ties.
     """
-    if model is None and isinstance(network, nn.Module):
+    if model is None and (isinstance(network, nn.Module) or is_nnx(network)):
         model, network = network, None
+    if is_nnx(model):
+        from plq.layers.nnx_layers import as_linen
+
+        if variables is not None:
+            raise UserError("freeze: found variables beside an nnx.Module, which holds its own")
+        model, variables = as_linen(cast(Any, model))
     if not isinstance(model, nn.Module):
         if variables is not None:
             raise UserError("freeze: found a folder and variables, allowed a folder alone")
