@@ -22,6 +22,7 @@ ARITHMETIC = (
 )  # fmt: skip
 REDUCTIONS = ("sum", "max", "min", "product")
 MAX_RANK = 6
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,8 @@ class Pad(Node):
 
     def result(self, inputs: Sequence[Value], tensors: Tensors) -> Value:
         shape = inputs[0].shape
+        if not abs(self.value) <= LARGEST:
+            raise self.fail(f"value {self.value}", "a finite number")
         if {len(shape)} != {len(self.low), len(self.high), len(self.interior)}:
             raise self.fail(f"padding of {len(self.low)} axes", str(len(shape)))
         self.require("low", self.low, -MAX_SIZE)

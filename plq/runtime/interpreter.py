@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from plq.layers.opaque import Step, step_p
@@ -19,6 +18,12 @@ class Visitor(Protocol):
 
     def operation(self, equation: Any, values: list[Any]) -> list[Any]:
         """The results of one of JAX's primitives."""
+
+    def depends(self, values: Sequence[Any]) -> bool:
+        """Whether any of the values is none that JAX can compute with."""
+
+    def stacked(self, values: Sequence[Any]) -> Any:
+        """What the iterations of a scan give, along a new first axis."""
 
     def scanned(self, value: Any, index: int) -> Any:
         """What an iteration of a scan sees of a value that is scanned."""
@@ -61,8 +66,10 @@ def _apply(visitor: Visitor, equation: Any, values: list[Any]) -> list[Any]:
     primitive, params, path = equation.primitive, equation.params, visitor.path
     if primitive is step_p:
         return [visitor.step(params["step"], values)]
-    if primitive.name == "scan" and _has_steps(params["jaxpr"]):
+    if primitive.name == "scan" and (visitor.depends(values) or _has_steps(params["jaxpr"])):
         return _unrolled(visitor, params, values)
+    if primitive.name == "cond" and visitor.depends(values[1:]) and not visitor.depends(values[:1]):
+        return evaluate(visitor, params["branches"][int(values[0])], values[1:], path)
     if primitive.name in ("scan", "while", "cond"):
         return visitor.operation(equation, values)
     inner = _inner_jaxpr(params)
@@ -98,7 +105,7 @@ def _unrolled(visitor: Visitor, params: dict[str, Any], values: list[Any]) -> li
         carry = results[:carried]
         stacked.append(results[carried:])
     columns = zip(*(stacked[::-1] if params["reverse"] else stacked), strict=True)
-    return [*carry, *(jnp.stack(list(column)) for column in columns)]
+    return [*carry, *(visitor.stacked(column) for column in columns)]
 
 
 def _path_of(equation: Any) -> str:

@@ -5,7 +5,8 @@ Low-precision kernels, quantized activations, batch norms and plq's own operatio
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -26,9 +27,9 @@ from plq.runtime.node import Value
 from plq.runtime.nodes import Activation, Normalize
 from plq.runtime.primitives import PRIMITIVES
 from plq.runtime.simplify import Simplifier
-from plq.runtime.steps import QuantizedKernel, take_step
+from plq.runtime.steps import QuantizedKernel, batch_norm, take_step
 
-UNCHANGED = {"copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision", "sharding_constraint"}
+UNCHANGED = {"copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint"}
 
 
 def lower(
@@ -93,8 +94,8 @@ def _traced(network: nn.Module, variables: Mapping[str, Any], shape: tuple[int, 
         except NotImplementedError as error:
             found = "found jax.vmap around a low-precision layer, allowed none"
             raise UserError(f"{type(network).__name__}: {found} ({first_line(error)})") from error
-        except (FlaxError, TypeError, ValueError) as error:
-            found = f"cannot be traced with these variables ({first_line(error)})"
+        except (FlaxError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            found = f"cannot be traced with these variables ({type(error).__name__}: {first_line(error)})"
             raise UserError(f"{type(network).__name__}: {found}") from error
 
 
@@ -105,7 +106,7 @@ def _whole_batch_norms(next_function: Any, args: Any, kwargs: Any, context: Any)
         return output
     leaves = {**module.variables.get("batch_stats", {}), **module.variables.get("params", {})}
     path, options = "/".join(module.path), {"epsilon": module.epsilon}
-    return step("batch_norm", path, options, lambda x, leaves: output, args[0], leaves)
+    return step("batch_norm", path, options, partial(batch_norm, epsilon=module.epsilon), args[0], leaves)
 
 
 def _is_plain(module: Any, args: Any, output: Any) -> bool:
@@ -129,7 +130,20 @@ class _Lowering(Builder):
             return values
         if name not in PRIMITIVES:
             raise self.fail(f"the operation {name} on what depends on the images", "one with a node")
-        return [PRIMITIVES[name](self, equation, *values)]
+        results = PRIMITIVES[name](self, equation, *values)
+        return results if isinstance(results, list) else [results]
+
+    def depends(self, values: Sequence[Any]) -> bool:
+        return any(isinstance(value, Symbol) for value in values)
+
+    def stacked(self, values: Sequence[Any]) -> Any:
+        if not self.depends(values):
+            return jnp.stack([_plain(value) for value in values])
+        if not all(isinstance(value, Symbol) and value.batch == 0 for value in values):
+            raise self.fail("a scan that stacks what depends on the images in some iterations", "in all of them")
+        layers = [self.on(value, Reshape, "layer", shape=(1, *value.inner)).name for value in values]
+        name = self.append(Concatenate, "stack", layers, axis=0)
+        return Symbol(name, (len(values), *values[0].shape), 1)
 
     def scanned(self, value: Any, index: int) -> Any:
         if isinstance(value, Symbol):

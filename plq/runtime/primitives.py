@@ -4,157 +4,27 @@ Each takes the `Builder`, the equation, and its operands: a `Symbol`, a `Quantiz
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from plq.runtime import array_nodes as nodes
 from plq.runtime.builder import BATCH, Builder, Symbol
-from plq.runtime.nodes import Activation, Add
+from plq.runtime.elementwise import ELEMENTWISE, Rule, constant_value, finite, known, placed
 from plq.runtime.products import conv, dot_general
-
-Rule = Callable[..., Symbol]
-
-FUNCTIONS = {
-    "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "tanh": "tanh", "logistic": "sigmoid", "erf": "erf",
-    "sqrt": "sqrt", "rsqrt": "rsqrt", "sin": "sin", "cos": "cos", "sign": "sign", "floor": "floor", "ceil": "ceil",
-}  # fmt: skip
-ARITHMETIC = {
-    "add": "add", "add_any": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum",
-    "min": "minimum", "pow": "power", "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal",
-    "gt": "greater", "ge": "greater_equal", "and": "minimum", "or": "maximum",
-}  # fmt: skip
-
-
-def known(value: Any) -> np.ndarray:
-    """The numbers of an operand that does not depend on the images, float32."""
-    return np.asarray(getattr(value, "real", value), np.float32)
-
-
-def mapped(function: str) -> Rule:
-    """A function of each number."""
-    return lambda builder, equation, x: builder.on(x, nodes.Map, function, function=function)
-
-
-def arithmetic(function: str) -> Rule:
-    """A function of two operands, of which one may be known."""
-
-    def rule(builder: Builder, equation: Any, a: Any, b: Any) -> Symbol:
-        if isinstance(a, Symbol) and isinstance(b, Symbol):
-            return both(builder, function, a, b)
-        first = not isinstance(a, Symbol)
-        x, constant = (b, a) if first else (a, b)
-        return with_constant(builder, function, x, known(constant), first)
-
-    return rule
-
-
-def both(builder: Builder, function: str, a: Symbol, b: Symbol) -> Symbol:
-    """A function of two values of one rank."""
-    inputs = [builder.name_of(a), builder.name_of(b)]
-    if function == "add" and a.shape == b.shape:
-        return builder.symbol(builder.append(Add, "add", inputs))
-    return builder.symbol(builder.append(nodes.Arithmetic, function, inputs, function=function))
-
-
-def with_constant(builder: Builder, function: str, x: Symbol, constant: Any, first: bool) -> Symbol:
-    """A function of a value and of numbers that are the same for all images."""
-    constant = per_image(builder, np.asarray(constant), x)
-    everywhere = constant.reshape(-1)[0] if constant.size == 1 else None
-    if (function, everywhere) in (("maximum", -np.inf), ("minimum", np.inf)):
-        return x
-    if (function, everywhere) == ("maximum", 0):
-        return builder.on(x, Activation, "relu", nonlinearity="relu")
-    if not np.isfinite(constant).all():
-        raise builder.fail("a constant that is not finite", "finite numbers")
-    fields = {"function": function, "constant_first": first, "constant": constant}
-    return builder.on(x, nodes.ArithmeticConstant, function, **fields)
-
-
-def per_image(builder: Builder, constant: np.ndarray, x: Symbol) -> np.ndarray:
-    """The constant without the batch axis, in the rank of x; axes along which it does not change have length 1."""
-    builder.name_of(x)
-    if constant.ndim == 0:
-        return constant.reshape((1,) * len(x.inner))
-    if constant.shape[0] == BATCH and not np.array_equal(constant[0], constant[1], equal_nan=True):
-        raise builder.fail("a constant that differs from image to image", "one that is the same for all")
-    constant = constant[0]
-    for axis in range(constant.ndim):
-        head = constant.take([0], axis)
-        constant = head if np.array_equal(np.broadcast_to(head, constant.shape), constant) else constant
-    return constant
-
-
-def constant_value(builder: Builder, constant: np.ndarray, like: Symbol) -> Symbol:
-    """Known numbers as a value, in the shape of ``like``: zero times it, and the numbers added."""
-    zero = with_constant(builder, "multiply", like, np.zeros((), np.float32), False)
-    return with_constant(builder, "add", zero, constant, False)
-
-
-def negated(builder: Builder, equation: Any, x: Symbol) -> Symbol:
-    return with_constant(builder, "multiply", x, np.float32(-1), False)
-
-
-def inverted(builder: Builder, equation: Any, x: Symbol) -> Symbol:
-    """Not, of 0 and 1."""
-    return with_constant(builder, "subtract", x, np.float32(1), True)
-
-
-def absolute(builder: Builder, equation: Any, x: Symbol) -> Symbol:
-    return builder.on(x, Activation, "abs", nonlinearity="abs")
-
-
-def complement(builder: Builder, equation: Any, x: Symbol) -> Symbol:
-    """erfc(x) = 1 - erf(x)."""
-    return inverted(builder, equation, builder.on(x, nodes.Map, "erf", function="erf"))
-
-
-def integer_power(builder: Builder, equation: Any, x: Symbol, power: int | None = None) -> Symbol:
-    power = equation.params["y"] if power is None else power
-    if not 1 <= abs(power) <= 8:
-        raise builder.fail(f"an integer power of {power}", "-8 to 8 without 0")
-    result = x
-    for _ in range(abs(power) - 1):
-        result = both(builder, "multiply", result, x)
-    return result if power > 0 else with_constant(builder, "divide", result, np.float32(1), True)
-
-
-def rounded(builder: Builder, equation: Any, x: Symbol) -> Symbol:
-    if int(equation.params["rounding_method"]) != 1:
-        raise builder.fail("rounding half away from zero", "rounding half to even, as jnp.round does")
-    return builder.on(x, nodes.Map, "round", function="round")
-
-
-def clamp(builder: Builder, equation: Any, low: Any, x: Any, high: Any) -> Symbol:
-    return arithmetic("minimum")(builder, equation, arithmetic("maximum")(builder, equation, x, low), high)
-
-
-def select(builder: Builder, equation: Any, which: Any, no: Any, *yes: Any) -> Symbol:
-    """``yes`` where ``which``, else ``no``."""
-    if len(yes) != 1:
-        raise builder.fail("a choice among other than two", "two")
-    values = [which, no, yes[0]]
-    like = max((value for value in values if isinstance(value, Symbol)), key=lambda value: math.prod(value.shape))
-    inputs = [v if isinstance(v, Symbol) else constant_value(builder, known(v), like) for v in values]
-    return builder.symbol(builder.append(nodes.Select, "select", [builder.name_of(value) for value in inputs]))
-
-
-def converted(builder: Builder, equation: Any, x: Symbol) -> Symbol:
-    """Between float32 and truth values, which are 0 and 1 here."""
-    before, after = (np.dtype(atom.aval.dtype) for atom in (equation.invars[0], equation.outvars[0]))
-    if before == after or (before, after) == (np.dtype(bool), np.dtype(np.float32)):
-        return x
-    raise builder.fail(f"a conversion from {before} to {after}", "float32 throughout (dtype=jnp.float32)")
 
 
 def reduced(function: str) -> Rule:
+    """A sum, maximum, minimum or product over axes of one image."""
+
     def rule(builder: Builder, equation: Any, x: Symbol) -> Symbol:
         axes = equation.params["axes"]
-        if 0 in axes:
+        if x.batch in axes:
             raise builder.fail(f"a {function} over the images of a batch", "axes of one image")
-        return builder.on(x, nodes.Reduce, function, function=function, axes=tuple(axis - 1 for axis in axes))
+        inner = tuple(axis - (axis > x.batch) for axis in axes)
+        name = builder.append(nodes.Reduce, function, [x.name], function=function, axes=inner)
+        return placed(builder, name, x.batch - sum(axis < x.batch for axis in axes))
 
     return rule
 
@@ -164,7 +34,7 @@ def reshaped(builder: Builder, equation: Any, x: Symbol) -> Symbol:
     shape = equation.outvars[0].aval.shape
     if not shape or shape[0] != BATCH or math.prod(shape) != math.prod(x.shape):
         raise builder.fail(f"a reshape of {list(x.shape)} to {list(shape)}", "one that keeps the axis of the images")
-    return x if shape == x.shape else builder.on(x, nodes.Reshape, "reshape", shape=shape[1:] or (1,))
+    return x if shape == x.shape else builder.on(x, nodes.Reshape, "reshape", shape=shape[1:])
 
 
 def transposed(builder: Builder, equation: Any, x: Symbol) -> Symbol:
@@ -189,22 +59,20 @@ def broadcasted(builder: Builder, equation: Any, x: Symbol) -> Symbol:
 
 
 def concatenated(builder: Builder, equation: Any, *values: Any) -> Symbol:
-    """Known parts are made of the first part that is not, cut or repeated to their shape."""
+    """Values one after the other; known ones too."""
     axis = equation.params["dimension"]
     if axis == 0:
         raise builder.fail("a concatenation along the images of a batch", "another axis")
     like = next(value for value in values if isinstance(value, Symbol))
-    inputs = [v if isinstance(v, Symbol) else _known_part(builder, known(v), like, axis) for v in values]
+    inputs = [v if isinstance(v, Symbol) else _known_part(builder, known(v), like) for v in values]
     names = [builder.name_of(value) for value in inputs]
     return builder.symbol(builder.append(nodes.Concatenate, "concatenate", names, axis=axis - 1))
 
 
-def _known_part(builder: Builder, constant: np.ndarray, like: Symbol, axis: int) -> Symbol:
-    length = [1 if i == axis else n for i, n in enumerate(like.shape)]
-    part = sliced(builder, like, [0] * len(length), length, [1] * len(length))
-    if constant.shape[axis] != 1:
-        part = builder.on(part, nodes.Broadcast, "broadcast", shape=constant.shape[1:])
-    return constant_value(builder, constant, part)
+def _known_part(builder: Builder, constant: np.ndarray, like: Symbol) -> Symbol:
+    part = constant_value(builder, constant, like)
+    shape = constant.shape[1:]
+    return part if part.inner == shape else builder.on(part, nodes.Broadcast, "broadcast", shape=shape)
 
 
 def sliced(builder: Builder, x: Symbol, starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]) -> Symbol:
@@ -267,7 +135,9 @@ def padded(builder: Builder, equation: Any, x: Any, value: Any) -> Symbol:
     low, high, interior = (tuple(int(pads[i]) for pads in config[1:]) for i in range(3))
     if not any((*low, *high, *interior)):
         return x
-    return builder.on(x, nodes.Pad, "pad", low=low, high=high, interior=interior, value=float(known(value)))
+    return builder.on(
+        x, nodes.Pad, "pad", low=low, high=high, interior=interior, value=float(finite(builder, known(value)))
+    )
 
 
 def window(function: str) -> Rule:
@@ -284,24 +154,67 @@ def window(function: str) -> Rule:
     return rule
 
 
+def split(builder: Builder, equation: Any, x: Symbol) -> list[Symbol]:
+    """Pieces along an axis."""
+    axis, ends = equation.params["axis"], np.cumsum(equation.params["sizes"])
+    return [
+        _cut(builder, x, axis, int(end - size), int(end))
+        for size, end in zip(equation.params["sizes"], ends, strict=True)
+    ]
+
+
+def unstack(builder: Builder, equation: Any, x: Symbol) -> list[Symbol]:
+    """The parts along an axis, without it."""
+    axis = equation.params["axis"]
+    shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+    parts = [_cut(builder, x, axis, place, place + 1) for place in range(x.shape[axis])]
+    return [builder.on(part, nodes.Reshape, "part", shape=shape[1:]) for part in parts]
+
+
+def _cut(builder: Builder, x: Symbol, axis: int, start: int, stop: int) -> Symbol:
+    starts = [start if i == axis else 0 for i in range(len(x.shape))]
+    stops = [stop if i == axis else n for i, n in enumerate(x.shape)]
+    return sliced(builder, x, starts, stops, [1] * len(x.shape))
+
+
+def stack(builder: Builder, equation: Any, *values: Any) -> Symbol:
+    """Values along a new axis."""
+    axis = equation.params["axis"]
+    if axis == 0:
+        raise builder.fail("a stack in front of the images of a batch", "another axis")
+    like = next(value for value in values if isinstance(value, Symbol))
+    symbols = [v if isinstance(v, Symbol) else constant_value(builder, known(v), like) for v in values]
+    shape = (*like.shape[1:axis], 1, *like.shape[axis:])
+    wide = [builder.on(_filled(builder, v, like), nodes.Reshape, "layer", shape=shape).name for v in symbols]
+    return builder.symbol(builder.append(nodes.Concatenate, "stack", wide, axis=axis - 1))
+
+
+def _filled(builder: Builder, x: Symbol, like: Symbol) -> Symbol:
+    return x if x.shape == like.shape else builder.on(x, nodes.Broadcast, "broadcast", shape=like.inner)
+
+
+def tile(builder: Builder, equation: Any, x: Symbol) -> Symbol:
+    """The value several times along each axis."""
+    reps = equation.params["reps"]
+    if reps[0] != 1 or len(reps) != len(x.shape):
+        raise builder.fail("a repetition of the images of a batch", "another axis")
+    for axis, count in enumerate(reps):
+        if count > 1:
+            name = builder.append(nodes.Concatenate, "tile", [builder.name_of(x)] * count, axis=axis - 1)
+            x = builder.symbol(name)
+    return x
+
+
 PRIMITIVES: dict[str, Rule] = {
-    **{name: mapped(function) for name, function in FUNCTIONS.items()},
-    **{name: arithmetic(function) for name, function in ARITHMETIC.items()},
-    **{
-        f"reduce_{name}": reduced(f)
-        for name, f in (("sum", "sum"), ("max", "max"), ("min", "min"), ("prod", "product"))
-    },
+    **ELEMENTWISE,
+    **{f"reduce_{name}": reduced("product" if name == "prod" else name) for name in ("sum", "max", "min", "prod")},
     **{f"reduce_window_{function}": window(function) for function in ("sum", "max", "min")},
-    "neg": negated,
-    "not": inverted,
-    "abs": absolute,
-    "erfc": complement,
-    "square": partial(integer_power, power=2),
-    "integer_pow": integer_power,
-    "round": rounded,
-    "clamp": clamp,
-    "select_n": select,
-    "convert_element_type": converted,
+    "reduce_or": reduced("max"),
+    "reduce_and": reduced("min"),
+    "split": split,
+    "unstack": unstack,
+    "stack": stack,
+    "tile": tile,
     "reshape": reshaped,
     "squeeze": reshaped,
     "expand_dims": reshaped,

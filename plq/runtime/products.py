@@ -128,7 +128,7 @@ def _shaped(builder: Builder, y: Symbol, lengths: list[int], columns: list[int],
     ``before``: how many of the kept axes are in front of the batch axis.
     """
     wide = (*lengths, *columns)
-    if y.inner != wide and wide:
+    if y.inner != wide:
         y = builder.on(y, nodes.Reshape, "shaped", shape=wide)
     place = before
     if not first and columns:
@@ -156,6 +156,6 @@ def _matmul(builder: Builder, a: Symbol, b: Symbol, contract: Any, batch: Any) -
     right = builder.on(_moved(builder, b, [*other, *kb, *columns]), nodes.Reshape, "right", shape=(*sizes[0], k, n))
     y = builder.symbol(builder.append(nodes.MatMul, "matmul", [left.name, right.name]))
     inner = [*sizes[0], *sizes[1], *sizes[2]]
-    y = builder.on(y, nodes.Reshape, "shaped", shape=tuple(inner) or (1,))
+    y = builder.on(y, nodes.Reshape, "shaped", shape=tuple(inner))
     place = ca.index(a.batch)
     return Symbol(y.name, (*inner[:place], BATCH, *inner[place:]), place)

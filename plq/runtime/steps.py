@@ -45,6 +45,8 @@ class QuantizedKernel:
 def take_step(builder: Builder, step: Step, leaves: list[Any]) -> Any:
     """The result of a step: a `Symbol`, or a `QuantizedKernel`."""
     operands = jax.tree.unflatten(step.tree, leaves)
+    if step.kind != "kernel" and not any(isinstance(leaf, Symbol) for leaf in leaves):
+        return step.function(*operands)
     return {"kernel": _kernel, "activation": _activation, "batch_norm": _batch_norm}.get(step.kind, _operation)(
         builder, step, *operands
     )
@@ -85,6 +87,12 @@ def _batch_norm(builder: Builder, step: Step, x: Symbol, leaves: dict[str, Any])
     shift = number("bias", 0.0) - number("mean", 0.0) * scale
     name = builder.append(Affine, "norm", [builder.name_of(x)], path=step.path, scale=scale, shift=shift)
     return builder.symbol(name)
+
+
+def batch_norm(x: Any, leaves: dict[str, Any], epsilon: float) -> Any:
+    """Batch norm over the last axis with its running statistics, as Flax computes it."""
+    scale = jax.lax.rsqrt(leaves["var"] + epsilon) * leaves.get("scale", 1.0)
+    return (x - leaves["mean"]) * scale + leaves.get("bias", 0.0)
 
 
 def _operation(builder: Builder, step: Step, x: Symbol) -> Symbol:

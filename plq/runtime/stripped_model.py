@@ -167,9 +167,9 @@ def _outputs(network: nn.Module, variables: dict[str, Any], image_shape: tuple[i
     name = type(network).__name__
     try:
         output = jax.eval_shape(network.apply, variables, images)
-    except (FlaxError, ArithmeticError, TypeError, ValueError) as error:
+    except (FlaxError, AssertionError, AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         what = f"the network with these variables does not take images of {'x'.join(map(str, image_shape))}"
-        raise UserError(f"image_shape, variables: {what} ({first_line(error)})") from error
+        raise UserError(f"image_shape, variables: {what} ({type(error).__name__}: {first_line(error)})") from error
     leaves = jax.tree.leaves(output)
     if not leaves or any(len(leaf.shape) < 1 for leaf in leaves):
         raise UserError(f"{name}: gives {len(leaves)} arrays, allowed arrays [batch, ..., classes], one at least")

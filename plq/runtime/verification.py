@@ -12,7 +12,7 @@ Anything else, as a kernel, a padding or a scale that is not the network's, brea
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -95,6 +95,12 @@ class _Watcher:
     def operation(self, equation: Any, values: list[Any]) -> list[Any]:
         return computed(equation, values)
 
+    def depends(self, values: Sequence[Any]) -> bool:
+        return False
+
+    def stacked(self, values: Sequence[Any]) -> Any:
+        return jnp.stack(list(values))
+
     def scanned(self, value: Any, index: int) -> Any:
         return value[index]
 
@@ -137,12 +143,23 @@ def differences(model: FrozenModel, reference: Reference, images: np.ndarray) ->
             codes, apart = _apart(node, results[node.name], rounded[node.name], seen[node.name])
             for image in np.flatnonzero(codes):
                 found.setdefault(int(image), Difference(int(image), node.name, int(codes[image]), float(apart[image])))
-    rows = lambda x: x.reshape(len(images), -1)
-    largest = max(np.abs(logits).max(initial=0), 1e-30)
-    apart = np.abs(rows(results[graph.output]) - rows(logits)).max(1, initial=0) / largest
-    for image in np.flatnonzero(apart > LOGITS):
+    apart = distances(results[graph.output], logits)
+    for image in np.flatnonzero(~(apart <= LOGITS)):
         found.setdefault(int(image), Difference(int(image), graph.output, 0, float(apart[image])))
     return [found[image] for image in sorted(found)]
+
+
+def distances(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For each image: how far its logits are from those wanted, as a share of the largest finite one.
+
+    Numbers that are not finite must be equal; else the distance is infinite.
+    """
+    found, wanted = (x.reshape(len(x), -1) for x in (found, wanted))
+    both = np.isfinite(found) & np.isfinite(wanted)
+    largest = max(np.abs(wanted, where=both, out=np.zeros_like(wanted)).max(initial=0), 1e-30)
+    same = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+    apart = np.abs(np.subtract(found, wanted, where=both, out=np.zeros_like(wanted))) / largest
+    return np.where(both, apart, np.where(same, 0, np.inf)).max(1, initial=0)
 
 
 def _apart(node: Activation, result: np.ndarray, rounded: np.ndarray, value: np.ndarray) -> tuple[Any, Any]:

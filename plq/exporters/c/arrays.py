@@ -172,7 +172,7 @@ def _elementwise(constants: Constants, node: nodes.Node, shapes: list[Shape], re
         assert isinstance(node, nodes.Arithmetic | nodes.ArithmeticConstant)
         if isinstance(node, nodes.ArithmeticConstant):
             name = node.tensor("constant")
-            place = _at(result, repeated(constants.plan.graph.tensors[name].shape, result))
+            place = _at(result, repeated(_shape(constants.plan.graph.tensors[name].shape), result))
             operands.append(f"{constants.tensor(name)}[{place}]")
             operands = operands[::-1] if node.constant_first else operands
         value = EXPRESSIONS[node.function].format(*operands)
