@@ -7,21 +7,19 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
-
 from plq.errors import UserError, nearest
 
 
 def integer(field: str, value: Any) -> int:
     """The value as an int; NumPy's integers are fine. Raises UserError for anything else, True and 2.0 included."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise other_type(field, value, "int")
     return int(value)
 
 
 def number(field: str, value: Any) -> float:
     """The value as a float. Raises UserError for what is no real number, True included, and for nan and infinity."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise other_type(field, value, "float")
     try:
         found = float(value)
@@ -29,6 +27,8 @@ def number(field: str, value: Any) -> float:
         found = math.inf
     if not math.isfinite(found):
         raise UserError(f"{field}={found}: allowed a finite number")
+    if isinstance(value, numbers.Integral) and found != value:
+        raise UserError(f"{field}={value}: allowed a number of at most 53 bits")
     return found
 
 

@@ -68,7 +68,7 @@ class Data:
 class Model:
     """Which network."""
 
-    name: str = "svhn"  # svhn, alexnet, vgg_small, mobilenet_v1 or _v2, resnet18 to 56, or package.module:Network
+    name: str = "svhn"  # svhn, alexnet, vgg_small, mobilenet_v1, mobilenet_v2, resnet18 20 32 34 44 50 56, module:Net
     options: dict = dataclasses.field(default_factory=dict, hash=False)  # fields of one's own network, by name
     width: float = 1.0  # multiplies the number of channels of every layer
     dropout: float = 0.0  # svhn only: probability that a value is dropped
