@@ -11,6 +11,7 @@ from plq.errors import UserError
 from plq.exporters.c.reference import Reference
 from plq.exporters.qdq import QDQ
 from plq.exporters.running import feed, onnx_session
+from plq.layers.convert import Rule, convert
 from plq.runtime.executor import plan
 from plq.runtime.lowering import lower
 
@@ -137,4 +138,21 @@ REFUSED = {
 def test_what_has_no_node_is_one_line(message):
     with pytest.raises(UserError, match=message.removeprefix("images .* ")) as caught:
         lower(Fragment(REFUSED[message]), {}, SHAPE, (0.0,), STD)
+    assert "\n" not in str(caught.value)
+
+
+class Mapped(nn.Module):
+    """A layer that JAX maps over the images."""
+
+    @nn.compact
+    def __call__(self, x):
+        layer = nn.vmap(nn.Dense, variable_axes={"params": None}, split_rngs={"params": False})
+        return layer(5)(x.mean((1, 2)))
+
+
+def test_a_mapped_layer_is_one_line():
+    network = convert(Mapped(), Rule("*", 2, 2))
+    variables = network.init(jax.random.key(0), np.zeros((2, *SHAPE), np.float32))
+    with pytest.raises(UserError, match="found jax.vmap or nn.vmap around a low-precision layer") as caught:
+        lower(network, variables, SHAPE, (0.0,), STD)
     assert "\n" not in str(caught.value)

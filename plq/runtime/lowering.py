@@ -16,7 +16,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from plq.errors import UserError, first_line
-from plq.layers.opaque import Step, recording, step
+from plq.layers.opaque import Step, recording, step, step_p
 from plq.layers.variables import leaf_path
 from plq.runtime.array_nodes import Concatenate, Reshape
 from plq.runtime.builder import Builder, Symbol
@@ -91,11 +91,10 @@ def _traced(network: nn.Module, variables: Mapping[str, Any], shape: tuple[int, 
     with recording(lowering=True), nn.intercept_methods(_whole_batch_norms):
         try:
             return jax.make_jaxpr(run, return_shape=True)(jax.ShapeDtypeStruct(shape, jnp.float32))
-        except NotImplementedError as error:
-            found = "found jax.vmap around a low-precision layer, allowed none"
-            raise UserError(f"{type(network).__name__}: {found} ({first_line(error)})") from error
         except (FlaxError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             found = f"cannot be traced with these variables ({type(error).__name__}: {first_line(error)})"
+            if step_p.name in str(error):  # which has no batching rule
+                found = "found jax.vmap or nn.vmap around a low-precision layer, allowed none"
             raise UserError(f"{type(network).__name__}: {found}") from error
 
 

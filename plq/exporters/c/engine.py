@@ -42,8 +42,8 @@ class Compiled:
     path: Path
 
     @cached_property
-    def library(self) -> ctypes.CDLL:
-        """The library, loaded."""
+    def functions(self) -> ctypes.CDLL:
+        """What the shared object exports, loaded."""
         return ctypes.CDLL(str(self.path))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ class Compiled:
         logits = np.empty((len(images), *graph.output_shape), np.float32)
         workspace = np.empty(self.source.workspace, np.uint8)
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (images, logits, workspace)]
-        getattr(self.library, f"{self.source.name}_predict_batch")(
+        getattr(self.functions, f"{self.source.name}_predict_batch")(
             *pointers[:2], ctypes.c_size_t(len(images)), pointers[2], 1
         )
         return logits
@@ -71,7 +71,7 @@ class Compiled:
             data = np.frombuffer(ctypes.string_at(result, store.bytes), DTYPES[store.kind]).reshape(store.shape)
             found[name] = data if data.dtype == np.float32 else data.astype(np.int64) + store.base
 
-        self.library.model_set(done)
+        self.functions.model_set(done)
         self.logits(image[None])
         return found
 

@@ -13,7 +13,7 @@ from plq.exporters.c.product import Ready, kernel4, ready
 from plq.runtime.array_nodes import ARRAY_NODES, ArithmeticConstant
 from plq.runtime.graph import IMAGE, Graph
 from plq.runtime.node import Node
-from plq.runtime.nodes import GlobalMean, Normalize, Product, ZeroPadShortcut
+from plq.runtime.nodes import GlobalMean, MaxPool, MaxPool2x2, Normalize, Product, ZeroPadShortcut
 
 Float = np.float32
 
@@ -62,7 +62,9 @@ class Reference:
                 x[:, :: node.stride, :: node.stride], [(0, 0)] * 3 + [(pad, node.channels - x.shape[-1] - pad)]
             )
         else:
-            return _pool(x, *window_of(node), self.plan.stores[stage.output].shape[:2])  # type: ignore[arg-type]
+            assert isinstance(node, MaxPool2x2 | MaxPool)
+            height, width, _ = self.plan.stores[stage.output].shape
+            return _pool(x, *window_of(node), (height, width))
         others = {step.other: self._real(step.other, values) for step in stage.steps if step.other}
         others = {name: other.reshape(y.shape) for name, other in others.items()}
         y = chain.apply(self.graph, stage.steps, y, others)
